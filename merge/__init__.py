@@ -1,0 +1,1 @@
+"""What happens to the data: catalog, profile, plan, crosswalk, load, ledger and proof."""

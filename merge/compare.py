@@ -1,0 +1,125 @@
+"""Whether two databases have the same schema, and which differences are harmless."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from merge.errors import SchemaDifference
+from merge.language import text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from merge.catalog import Catalog, Index, Table
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference; a harmless one says why in `reason`."""
+
+    kind: str
+    object: str
+    central: str
+    source: str
+    harmless: bool = False
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.object}: central {self.central or '—'}; source {self.source or '—'}"
+
+
+def compare(central: Catalog, source: Catalog, *, empty: Collection[str] = ()) -> tuple[Difference, ...]:
+    """Compare the schemas of a central and a source.
+
+    Whatever decides about rows must be equal: tables, columns, types, keys, checks. What does not (order of
+    columns, plain indexes, triggers, views, functions, defaults) is reported as harmless: the source gives rows, and
+    the central's own objects stay.
+
+    :param empty: tables known to hold no row in the source.
+    """
+    return tuple(_differences(central, source, frozenset(empty)))
+
+
+def check(differences: Sequence[Difference]) -> None:
+    """Raise `SchemaDifference` if any difference is not harmless; all of them are in its details."""
+    harmful = [str(d) for d in differences if not d.harmless]
+    if harmful:
+        raise SchemaDifference(
+            text(
+                pt=f"O esquema da origem não é o do central: {len(harmful)} diferenças impedem a unificação.",
+                en=f"The source's schema is not the central's: {len(harmful)} differences forbid the merge.",
+            ),
+            next_step=text(
+                pt="Leve as duas instalações à mesma versão do PEC e faça novos backups.",
+                en="Bring both installations to the same PEC version and take new backups.",
+            ),
+            details=harmful,
+        )
+
+
+def _differences(central: Catalog, source: Catalog, empty: frozenset[str]) -> Iterator[Difference]:
+    for name in sorted(central.tables.keys() - source.tables.keys()):
+        yield Difference("table", name, "present", "", True, "the source has no such rows")
+    for name in sorted(source.tables.keys() - central.tables.keys()):
+        yield Difference("table", name, "", "present", name in empty, "empty in the source" if name in empty else "")
+    for name in sorted(central.tables.keys() & source.tables.keys()):
+        yield from _table(central.tables[name], source.tables[name])
+    for kind, ours, theirs in (
+        ("sequence", central.sequences.keys(), source.sequences.keys()),
+        ("view", central.views.items(), source.views.items()),
+        ("materialized view", central.matviews.items(), source.matviews.items()),
+        ("function", central.functions.items(), source.functions.items()),
+        ("foreign table", central.foreign_tables, source.foreign_tables),
+    ):
+        one, other = {str(o) for o in ours}, {str(o) for o in theirs}
+        for name in sorted(one ^ other):
+            mine, yours = ("present", "") if name in one else ("", "present")
+            yield Difference(kind, name.split("\n")[0][:120], mine, yours, True, "the central's objects stay")
+
+
+def _table(central: Table, source: Table) -> Iterator[Difference]:
+    yield from _columns(central, source)
+    if central.primary_key != source.primary_key:
+        yield Difference("primary key", central.name, ", ".join(central.primary_key), ", ".join(source.primary_key))
+    for kind, ours, theirs in (
+        ("unique key", _keys(central.uniques), _keys(source.uniques)),
+        ("foreign key", {str(k) for k in central.foreign_keys}, {str(k) for k in source.foreign_keys}),
+        ("check", set(central.checks), set(source.checks)),
+    ):
+        yield from (Difference(kind, central.name, item, "") for item in sorted(ours - theirs))
+        yield from (Difference(kind, central.name, "", item) for item in sorted(theirs - ours))
+    for kind, ours, theirs in (
+        ("index", _keys(central.indexes), _keys(source.indexes)),
+        ("trigger", set(central.triggers), set(source.triggers)),
+    ):
+        if ours != theirs:
+            yield Difference(kind, central.name, str(len(ours)), str(len(theirs)), True, "the central's stay")
+
+
+def _columns(central: Table, source: Table) -> Iterator[Difference]:
+    ours = {c.name: c for c in central.columns}
+    theirs = {c.name: c for c in source.columns}
+    for name in sorted(ours.keys() ^ theirs.keys()):
+        mine, yours = ("present", "") if name in ours else ("", "present")
+        yield Difference("column", f"{central.name}.{name}", mine, yours)
+    common = [name for name in ours if name in theirs]
+    for name in common:
+        one, other, where = ours[name], theirs[name], f"{central.name}.{name}"
+        if one.type != other.type:
+            yield Difference("type", where, one.type, other.type)
+        if one.generated != other.generated:
+            yield Difference("generated", where, str(one.generated), str(other.generated))
+        if one.not_null != other.not_null:
+            # Rows that break the central's NOT NULL fail to load as a whole, they never come in half.
+            reason = "checked when the rows are loaded"
+            yield Difference("not null", where, str(one.not_null), str(other.not_null), True, reason)
+        if one.default != other.default:
+            yield Difference("default", where, one.default or "", other.default or "", True, "every value is given")
+    if common != [name for name in theirs if name in ours]:
+        yield Difference("column order", central.name, "", "", True, "columns are matched by name")
+
+
+def _keys(indexes: Iterable[Index]) -> set[str]:
+    # Names of indexes may differ between installations; what they say may not.
+    return {", ".join(i.columns) if i.plain else i.definition.split(" USING ", 1)[-1] for i in indexes}

@@ -1,0 +1,130 @@
+"""Makes the plan of a merge from a catalog and a profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+from merge.domains import Domains, find_column
+from merge.errors import ConfigError
+from merge.language import text
+from merge.plan import Action, ColumnKind, ColumnPlan, Plan, Role, TablePlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from merge.catalog import Catalog, Column, Table
+    from merge.profile import Profile, Rule
+
+_EXCLUDED = {Role.CONFIG, Role.DERIVED}
+
+
+def make_plan(catalog: Catalog, profile: Profile) -> Plan:
+    """Plan merges into a central with this catalog.
+
+    :raises ConfigError: listing everything in the profile that contradicts the catalog or itself.
+    """
+    return _Planner(catalog, profile).plan()
+
+
+@dataclass
+class _Planner:
+    catalog: Catalog
+    profile: Profile
+    problems: list[str] = field(default_factory=list)
+
+    def plan(self) -> Plan:
+        rules = {name: self._rule(table) for name, table in self.catalog.tables.items()}
+        domains = Domains(self.catalog, self.profile, rules)
+        self.problems += domains.problems
+        tables = [self._table(table, rules[name], domains) for name, table in self.catalog.tables.items()]
+        self._check_declarations()
+        if self.problems:
+            raise ConfigError(
+                text(
+                    pt=f"O perfil contradiz o esquema encontrado em {len(self.problems)} pontos.",
+                    en=f"The profile contradicts the schema that was found in {len(self.problems)} points.",
+                ),
+                details=self.problems,
+                next_step=text(pt="Corrija o perfil.", en="Correct the profile."),
+            )
+        return Plan(self.catalog.schema, tuple(self._ordered(tables, domains)), domains.domains)
+
+    def _rule(self, table: Table) -> Rule | None:
+        return next((r for r in self.profile.rule if r.matches(table.name, table.primary_key)), None)
+
+    def _table(self, table: Table, rule: Rule | None, domains: Domains) -> TablePlan:
+        columns = tuple(self._column(table.name, c, domains) for c in table.columns)
+        if rule is None:  # whether it may be so is for the coverage gate to say
+            return TablePlan(table.name, None, Action.EXCLUDE, "", "", _key(table), columns)
+        for column in (c for keys in rule.match for c in keys):
+            owner, _, name = column.rpartition(".")
+            if find_column(self.catalog, (owner or table.name, name)) is None:
+                self.problems.append(f"{table.name}: match: {column}")
+        for parent in (rule.within, rule.central_owns):
+            if parent and table.column(parent) is None:
+                self.problems.append(f"{table.name}: {parent}")
+        return TablePlan(
+            table.name,
+            rule.role,
+            Action.EXCLUDE if rule.role in _EXCLUDED or not rule.come else Action.MERGE,
+            next(p for p in rule.tables if fnmatchcase(table.name, p)),
+            rule.reason,
+            _key(table),
+            columns,
+            rule.match,
+            rule.within,
+            rule.central_owns,
+        )
+
+    def _column(self, table: str, column: Column, domains: Domains) -> ColumnPlan:
+        domain = domains.of.get((table, column.name))
+        if column.generated:
+            return ColumnPlan(column.name, ColumnKind.GENERATED, type=column.type)
+        if column.base_type == "oid":
+            return ColumnPlan(column.name, ColumnKind.LARGE_OBJECT, type=column.type)
+        if domain is None:
+            return ColumnPlan(column.name, type=column.type)
+        if self.profile.is_value(table, column.name) or self.profile.is_opaque(table, column.name):
+            self.problems.append(f"{table}.{column.name}: value ≠ {domain}")
+        return ColumnPlan(column.name, ColumnKind.KEY, domain, column.type)
+
+    def _check_declarations(self) -> None:
+        """Note references to or from columns that do not exist though their table does."""
+        for reference in self.profile.reference:
+            for pattern in (reference.to, *reference.columns):
+                table, column = pattern.split(".")
+                known = "*" not in pattern and table in self.catalog.tables
+                if known and find_column(self.catalog, (table, column)) is None:
+                    self.problems.append(f"reference: {pattern}")
+
+    @staticmethod
+    def _ordered(tables: list[TablePlan], domains: Domains) -> Iterator[TablePlan]:
+        """A table comes after those whose matches its own matches need."""
+        by_name = {t.name: t for t in tables}
+        graph: dict[str, list[str]] = {}
+        for table in tables:
+            needed = {c for keys in table.match for c in keys if "." not in c} | set(table.key)
+            if table.within:
+                needed |= {c.name for c in table.columns}
+            if table.central_owns:
+                needed.add(table.central_owns)
+            roots = {domains.domains[c.domain].members[0][0] for c in table.columns if c.domain and c.name in needed}
+            graph[table.name] = sorted(r for r in roots - {table.name} if by_name[r].match or by_name[r].within)
+        try:
+            for name in TopologicalSorter(graph).static_order():
+                yield by_name[name]
+        except CycleError as ex:
+            raise ConfigError(
+                text(pt="As chaves de correspondência formam um ciclo.", en="The match keys form a cycle."),
+                details=[" → ".join(ex.args[1])],
+            ) from ex
+
+
+def _key(table: Table) -> tuple[str, ...]:
+    if table.primary_key:
+        return table.primary_key
+    required = {c.name for c in table.columns if c.not_null}
+    return next((i.columns for i in table.uniques if i.plain and set(i.columns) <= required), ())

@@ -1,0 +1,169 @@
+"""The declared knowledge about one application's schema, read from a TOML file.
+
+A profile says what a table is (its role), by a rule for one table or for a pattern of names, by which keys its rows
+are the same as rows already there, and which columns refer to which without a foreign key. It knows no catalog: what
+it means for the tables that are really there is worked out by `merge.planner`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from fnmatch import fnmatchcase
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from merge.errors import ConfigError
+from merge.language import text
+from merge.plan import Role  # noqa: TC001 (pydantic reads it at run time)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Evidence = Literal["seen", "inferred"]
+ColumnPattern = Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")]
+
+
+class _Declaration(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: str
+    evidence: Evidence
+
+
+class Rule(_Declaration):
+    """What the tables that match one of the patterns are; the first rule that matches a table holds.
+
+    :param tables: names, with ``*`` as a wildcard.
+    :param key_column: only for tables whose single-column primary key matches this pattern (and not the pattern
+        `not_key_column`).
+    :param key: ``fixed`` if the primary key is a code that never changes, ``local`` if each installation numbers its
+        own rows. Catalogs are fixed unless said otherwise, all others local.
+    :param match: keys, tried in order, by which a row is the same as one already there. A column of a table that
+        shares the primary key is written ``table.column``.
+    :param within: a reference column: where its target was matched, rows are looked for by content among the
+        target's rows.
+    :param central_owns: a reference column: where its target was matched, the target's rows in the central are all
+        that it has; rows of the source that are not among them are excluded.
+    :param come: for queues: whether the rows come along.
+    :param mirror: prefix in place of which the name of the mirrored table has one of `of`.
+    """
+
+    tables: tuple[str, ...]
+    role: Role
+    key_column: str | None = None
+    not_key_column: str | None = None
+    key: Literal["fixed", "local"] | None = None
+    match: tuple[tuple[str, ...], ...] = ()
+    within: str | None = None
+    central_owns: str | None = None
+    come: bool = True
+    mirror: str | None = None
+    of: tuple[str, ...] = ()
+
+    def matches(self, table: str, primary_key: Sequence[str]) -> bool:
+        """True if the rule's patterns match the table's name and its primary key."""
+        key = primary_key[0] if len(primary_key) == 1 else ""
+        return (
+            any(fnmatchcase(table, pattern) for pattern in self.tables)
+            and (self.key_column is None or fnmatchcase(key, self.key_column))
+            and (self.not_key_column is None or not fnmatchcase(key, self.not_key_column))
+        )
+
+
+class Reference(_Declaration):
+    """Columns that refer to a column of another table without a foreign key; ``*`` is a wildcard."""
+
+    columns: tuple[ColumnPattern, ...]
+    to: ColumnPattern
+
+
+class Value(_Declaration):
+    """Columns that look like references but hold plain values; ``*`` is a wildcard."""
+
+    columns: tuple[ColumnPattern, ...]
+
+
+class Opaque(_Declaration):
+    """Columns that hold keys which cannot be mapped: they come as they are, counted and shown in the report."""
+
+    columns: tuple[ColumnPattern, ...]
+
+
+class Person(BaseModel):
+    """Where the people are whose duplicates are listed: table, and the keys that tell two rows of the same person."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str
+    keys: tuple[str, ...]
+    where: str = "true"
+
+
+class Application(BaseModel):
+    """What the application is called and where its data are.
+
+    :param version: query that gives the application's version, one row with one text.
+    :param migrations: queries that give the ids of the schema migrations applied, one text each row.
+    :param reference_names: patterns of integer columns that must be keys, references or declared values.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str
+    schema_: str = Field(alias="schema", default="public")
+    version: str | None = None
+    migrations: tuple[str, ...] = ()
+    reference_names: tuple[str, ...] = ()
+
+
+class Profile(BaseModel):
+    """A whole profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    application: Application
+    rule: tuple[Rule, ...]
+    reference: tuple[Reference, ...] = ()
+    value: tuple[Value, ...] = ()
+    opaque: tuple[Opaque, ...] = ()
+    person: Person | None = None
+
+    def is_value(self, table: str, column: str) -> bool:
+        """True if the column is declared to hold plain values."""
+        return any_match((pattern for value in self.value for pattern in value.columns), table, column)
+
+    def is_opaque(self, table: str, column: str) -> bool:
+        """True if the column is declared to hold keys that cannot be mapped."""
+        return any_match((pattern for opaque in self.opaque for pattern in opaque.columns), table, column)
+
+
+def any_match(patterns: Iterable[str], table: str, column: str) -> bool:
+    """True if one of the ``table.column`` patterns matches."""
+    return any(fnmatchcase(f"{table}.{column}", pattern) for pattern in patterns)
+
+
+def load(name: str | Path = "pec") -> Profile:
+    """Load a shipped profile by its name, or any profile by its path.
+
+    :raises ConfigError: with all problems of the file at once.
+    """
+    path = Path(name)
+    source = path if path.suffix == ".toml" else Path(str(resources.files("merge.profiles") / f"{name}.toml"))
+    try:
+        return Profile.model_validate(tomllib.loads(source.read_text(encoding="utf-8")))
+    except FileNotFoundError as ex:
+        problems = [str(ex.filename)]
+    except tomllib.TOMLDecodeError as ex:
+        problems = [str(ex)]
+    except ValidationError as ex:
+        problems = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in ex.errors()]
+    raise ConfigError(
+        text(pt=f"O perfil {source.name} não pode ser usado.", en=f"The profile {source.name} cannot be used."),
+        evidence=source,
+        next_step=text(pt="Corrija o arquivo.", en="Correct the file."),
+        details=problems,
+    )

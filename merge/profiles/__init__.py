@@ -1,0 +1,1 @@
+"""Declared knowledge about applications, one TOML file each."""
