@@ -1,0 +1,281 @@
+"""The whole rehearsal: intake, restore, and for each source load, checks, merge and proof; then the central's proof.
+
+Every step leaves its result in the run folder and is marked as done, so that an interrupted run goes on with the step
+that was under way. The merge of a source is one transaction: whatever interrupts it, the database is as it was after
+the source before.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from merge import (
+    baseline,
+    catalog,
+    compare,
+    constraints,
+    coverage,
+    duplicates,
+    engine,
+    planner,
+    proof_central,
+    proof_source,
+)
+from merge.errors import ProofFailed, SchemaDifference
+from merge.language import text
+from merge.proof_session import run_all
+from sandbox import restore
+from sandbox import source as loading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from merge.catalog import Catalog
+    from merge.plan import Plan
+    from merge.profile import Profile
+    from merge.proof import Proof
+    from sandbox.console import Reporter
+    from sandbox.intake import Backup
+    from sandbox.runs import Run
+    from sandbox.server import Server
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+DATABASE = "candidate"
+CENTRAL = "homolog_central"
+MERGE = "homolog_merge"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of a run, in merge order from 1."""
+
+    number: int
+    name: str
+    backup: Backup
+
+    @property
+    def schema(self) -> str:
+        """The schema of the run's database that holds its rows."""
+        return f"src_{self.number}"
+
+
+@dataclass
+class Rehearsal:
+    """A rehearsal on a server that runs; `run` remembers what is done, `reporter` tells the user."""
+
+    run: Run
+    reporter: Reporter
+    server: Server
+    profile: Profile
+    jobs: int
+
+    def connect(self) -> Connection:
+        """Connect to the run's database as the sandbox's superuser."""
+        return self.server.connect(DATABASE)
+
+    @contextmanager
+    def step(self, name: str, title: str) -> Iterator[None]:
+        """One step of the run: shown, timed, and marked as done at its end."""
+        with self.reporter.step(title), self.run.step(name):
+            yield
+
+    def prepare_central(self, backup: Backup) -> tuple[Plan, Catalog]:
+        """Restore the central, plan, and keep its baseline; what was done before is not done again."""
+        if not self.run.is_done("central.restore"):
+            with self.step("central.restore", text(pt="Restaurar o central", en="Restore the central")):
+                self.server.drop_database(DATABASE)  # half restored by an interrupted run
+                restore.restore_central(
+                    self.server, backup, DATABASE, owner=CENTRAL, jobs=self.jobs, on_progress=self.reporter.progress
+                )
+                self.server.create_role(MERGE, member_of=CENTRAL, settings={"session_replication_role": "replica"})
+        plan, found = self.plan()
+        if not self.run.is_done("central.baseline"):
+            with self.step("central.baseline", text(pt="Guardar a referência", en="Keep the baseline")):
+                with self.server.connect(DATABASE, MERGE) as conn:
+                    engine.create_schema(conn)
+                baseline.make_baseline(self.connect, plan, self.jobs, self.reporter.progress)
+                with self.connect() as conn:
+                    ranges = baseline.ranges(conn)
+                with self.server.connect(DATABASE, MERGE) as conn:
+                    engine.prepare(conn, plan, found, ranges)
+                self.run.save("plan", plan)
+        return plan, found
+
+    def plan(self) -> tuple[Plan, Catalog]:
+        """The central's catalog, and the plan of merges into it."""
+        with self.connect() as conn:
+            found = catalog.read(conn, self.profile.application.schema_)
+        return planner.make_plan(found, self.profile), found
+
+    def version(self, schema: str) -> str | None:
+        """The application's version as the rows in `schema` say it."""
+        query = self.profile.application.version
+        return None if query is None else next(iter(self._texts(schema, query)), None)
+
+    def merge(self, plan: Plan, found: Catalog, source: Source) -> None:
+        """Load, check, merge and prove one source; each result is kept in the run folder.
+
+        :raises ProofFailed: if the proof finds differences.
+        """
+        rows = self._load(found, source)
+        if not self._is_merged(source):
+            self._preflight(plan, found, source, rows)
+        self._merge(plan, found, source, rows)
+        if not self.run.is_done(f"source.{source.number}.proof"):
+            self._list_duplicates(plan, source)
+            check_proof(self.prove_source(plan, source), self.run)
+
+    def _load(self, found: Catalog, source: Source) -> Mapping[str, int]:
+        """Bring the source's rows into the run's database; return the rows of every table."""
+        name = f"source.{source.number}.restore"
+        if not self.run.is_done(name):
+            with self.step(name, text(pt=f"Restaurar {source.name}", en=f"Restore {source.name}")):
+                database = loading.restore_schema(self.server, source.backup, number=source.number, jobs=self.jobs)
+                with self.server.connect(database) as conn:
+                    theirs = catalog.read(conn, found.schema)
+                differences = compare.compare(found, theirs, empty=theirs.tables.keys() - set(source.backup.tables))
+                self.run.save(f"source-{source.number}-schema", {"differences": differences})
+                compare.check(differences)
+                loaded = loading.load_source(
+                    self.server,
+                    source.backup,
+                    number=source.number,
+                    target=DATABASE,
+                    schema=found.schema,
+                    jobs=self.jobs,
+                    on_progress=self.reporter.progress,
+                )
+                self.server.drop_database(database)
+                self.run.save(f"source-{source.number}-rows", loaded)
+        rows: Mapping[str, int] = self.run.load(f"source-{source.number}-rows")["rows"]
+        return rows
+
+    def _preflight(self, plan: Plan, found: Catalog, source: Source, rows: Mapping[str, int]) -> None:
+        with self.step(
+            f"source.{source.number}.preflight", text(pt=f"Verificar {source.name}", en=f"Check {source.name}")
+        ):
+            self._check_version(source)
+            filled = [table for table, count in rows.items() if count]
+            with self.connect() as conn:
+                coverage.check_coverage(conn, plan, found, self.profile, source.schema, filled)
+                opaque = coverage.count_opaque(conn, plan, self.profile, source.schema, filled)
+            self.run.save(f"source-{source.number}-opaque", opaque)
+            violations: list[constraints.Violation] = []
+
+            def look(table: str, conn: Connection) -> None:
+                violations.extend(constraints.violations(conn, found, found.tables[table], source.schema, rows))
+
+            largest = sorted(filled, key=lambda table: -rows[table])
+            run_all(self.connect, [partial(look, table) for table in largest], self.jobs, self.reporter.progress)
+            constraints.check(violations)
+
+    def _check_version(self, source: Source) -> None:
+        """Both sides must be of the same version, with the same migrations applied."""
+        application = self.profile.application
+        problems = []
+        for query in (*([application.version] if application.version else []), *application.migrations):
+            ours, theirs = self._texts(application.schema_, query), self._texts(source.schema, query)
+            if ours != theirs:
+                shown = [
+                    text(pt=f"central: {_few(ours - theirs)}", en=f"central: {_few(ours - theirs)}"),
+                    text(pt=f"{source.name}: {_few(theirs - ours)}", en=f"{source.name}: {_few(theirs - ours)}"),
+                ]
+                problems.append(f"{query}: {'; '.join(shown)}")
+        if problems:
+            raise SchemaDifference(
+                text(
+                    pt=f"{source.name} não está na mesma versão do central.",
+                    en=f"{source.name} is not at the central's version.",
+                ),
+                details=problems,
+                next_step=text(
+                    pt="Atualize a instalação mais antiga e faça um novo backup.",
+                    en="Update the older installation and take a new backup.",
+                ),
+            )
+
+    def _texts(self, schema: str, query: str) -> set[str]:
+        """The texts that a query of the profile gives on the tables of `schema`; none if these are not there."""
+        with self.connect() as conn:
+            conn.execute("SELECT set_config('search_path', quote_ident(%s), false)", [schema])
+            try:
+                return {str(value) for (value,) in conn.execute(query.encode()).fetchall()}
+            except psycopg.errors.UndefinedTable:
+                return set()
+
+    def _is_merged(self, source: Source) -> bool:
+        with self.connect() as conn:
+            return engine.is_merged(conn, source.number)
+
+    def _merge(self, plan: Plan, found: Catalog, source: Source, rows: Mapping[str, int]) -> None:
+        name = f"source.{source.number}.merge"
+        if self.run.is_done(name):
+            return
+        with (
+            self.step(name, text(pt=f"Unificar {source.name}", en=f"Merge {source.name}")),
+            self.server.connect(DATABASE, MERGE) as conn,
+        ):
+            if engine.is_merged(conn, source.number):  # killed between the commit and here
+                engine.set_sequences(conn, plan, found)
+            else:
+                merged = engine.merge_source(
+                    conn, plan, found, source.number, source.name, rows, self.reporter.progress
+                )
+                self.run.save(f"source-{source.number}-phases", merged.seconds)
+            self.run.save(f"source-{source.number}-ledger", engine.read_ledger(conn, source.number))
+
+    def prove_source(self, plan: Plan, source: Source) -> Proof:
+        """Prove one merged source."""
+        with self.step(f"source.{source.number}.proof", text(pt=f"Provar {source.name}", en=f"Prove {source.name}")):
+            proof = proof_source.prove_source(self.connect, plan, source.number, self.jobs, self.reporter.progress)
+            self.run.save(f"source-{source.number}-proof", proof.to_dict())
+        return proof
+
+    def prove_central(self, plan: Plan, sources: Sequence[int]) -> Proof:
+        """Prove that the central is what it was, but for what came from the sources."""
+        with self.step("central.proof", text(pt="Provar o central", en="Prove the central")):
+            proof = proof_central.prove_central(
+                self.connect,
+                plan,
+                sources,
+                self.jobs,
+                self.reporter.progress,
+                connect_owner=lambda: self.server.connect(DATABASE, CENTRAL),
+            )
+            self.run.save("central-proof", proof.to_dict())
+        return proof
+
+    def _list_duplicates(self, plan: Plan, source: Source) -> None:
+        if self.profile.person is not None:
+            with self.connect() as conn:
+                groups = duplicates.find_duplicates(conn, plan, self.profile.person, source.number)
+            self.run.save(f"source-{source.number}-duplicates", {"groups": groups})
+
+
+def check_proof(proof: Proof, run: Run) -> None:
+    """Raise `ProofFailed` if a proof found differences."""
+    if not proof.holds:
+        count = sum(proof.differences.values())
+        raise ProofFailed(
+            text(
+                pt=f"A prova encontrou {count} diferenças: o resultado não pode ir para produção.",
+                en=f"The proof found {count} differences: the result must not go to production.",
+            ),
+            evidence=run.folder,
+            details=[str(d) for d in proof.examples],
+            next_step=text(
+                pt="Não tente de novo: guarde a pasta da execução e envie o pacote de suporte.",
+                en="Do not retry: keep the run's folder and send the support bundle.",
+            ),
+        )
+
+
+def _few(values: set[str]) -> str:
+    shown = sorted(values)[:3]
+    return f"{', '.join(shown)}{f' … (+{len(values) - 3})' if len(values) > 3 else ''}" or "—"

@@ -1,0 +1,298 @@
+"""Restoring a backup into a new database, whole, as a role that is not superuser.
+
+A dump is a program from someone else, so it runs as the owner of its own new database and nothing more. What such a
+role can never restore (extensions, what is said about them and about schema ``public``) is left out by list;
+extensions on the list of trusted ones are made by the superuser before. Any other error stops.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from merge.errors import BackupError, ConfigError
+from merge.language import text
+from sandbox import archive as archives
+from sandbox import properties, restore_errors
+from sandbox.command import CommandFailed
+from sandbox.intake import check_server
+from sandbox.replay import Content, replay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from sandbox.archive import Archive, Entry
+    from sandbox.intake import Backup
+    from sandbox.server import Server
+
+    OnProgress = Callable[[int, int], None]
+
+CENTRAL = "homolog_central"
+
+# fmt: off
+_TRUSTED = frozenset((
+    "btree_gin", "btree_gist", "citext", "cube", "dict_int", "fuzzystrmatch", "hstore", "intarray", "isn", "lo",
+    "ltree", "pg_trgm", "pgcrypto", "seg", "tablefunc", "tcn", "tsm_system_rows", "tsm_system_time", "unaccent",
+    "uuid-ossp", "vector",
+))
+# fmt: on
+"""Extensions that a role which is not superuser may have (PostgreSQL's own list of trusted ones, and vector)."""
+
+_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A database restored whole.
+
+    :param tables: tables, `matviews` materialised views, both of all schemas of the dump.
+    :param left_out: what the dump says and was not applied here, for the report.
+    """
+
+    database: str
+    seconds: float
+    extensions: tuple[str, ...]
+    tables: int
+    matviews: int
+    left_out: tuple[str, ...]
+
+
+def restore_central(
+    server: Server,
+    backup: Backup,
+    database: str,
+    *,
+    owner: str = CENTRAL,
+    jobs: int = 1,
+    on_progress: OnProgress | None = None,
+) -> Restored:
+    """Restore a whole backup into the new database `database`, owned by `owner`, who is made if missing.
+
+    :param jobs: connections that restore at once (one for tar and plain).
+    :param on_progress: called with what is done and the whole, in a unit of its own.
+    :raises ConfigError: the database exists.
+    :raises BackupError: the server cannot take the backup, or an error stopped the restore; nothing of it is left.
+    """
+    started = time.monotonic()
+    check_server(backup, server.major)
+    if server.has_database(database):
+        raise ConfigError(text(pt=f"O banco {database} já existe.", en=f"Database {database} exists already."))
+    server.create_role(owner)
+    server.create_database(database, owner)
+    try:
+        stated = restore_into(server, backup, database, owner, Content.ALL, jobs=jobs, on_progress=on_progress)
+        left_out = properties.apply(server, database, owner, stated)
+        tables, matviews = _finish(server, database, owner)
+    except BaseException:
+        server.drop_database(database)
+        raise
+    return Restored(
+        database,
+        time.monotonic() - started,
+        tuple(name for name, _ in backup.extensions),
+        tables,
+        matviews,
+        left_out,
+    )
+
+
+def restore_into(
+    server: Server,
+    backup: Backup,
+    database: str,
+    owner: str,
+    content: Content,
+    *,
+    jobs: int = 1,
+    on_progress: OnProgress | None = None,
+) -> list[str]:
+    """Restore what is wanted of a backup into a database that is empty; return what it states about the database."""
+    schemas: set[str] = set()
+    if content is not Content.LARGE_OBJECTS:
+        schemas = _create_extensions(server, backup, database, owner)
+    if backup.format == "plain":
+        return replay(server, backup, database, owner, content, on_progress)
+    archive = archives.read(backup.readable, decompress=False)
+    entries = [e for e in archive if _is_wanted(e, content, schemas)]
+    options = ["--no-owner", "--no-privileges", "--no-tablespaces", "--exit-on-error"]
+    if content is Content.SCHEMA:
+        options.append("--schema-only")
+    if jobs > 1 and backup.format != "tar":
+        options.append(f"--jobs={jobs}")
+    with listing(backup, entries, f"{database}-{content.name.lower()}") as listed:
+        command = server.tool(
+            "pg_restore",
+            *options,
+            f"--dbname={database}",
+            f"--use-list={server.path(listed)}",
+            server.path(backup.readable),
+            database=database,
+            role=owner,
+        )
+        try:
+            with _polled(server, database, archive, on_progress), command.stream() as output:
+                for _ in output:  # there is none: wait, and stop it if we are stopped
+                    pass
+        except CommandFailed as ex:
+            raise restore_errors.of_tool(ex, backup.name) from None
+    return [e.definition for e in archive if e.desc in _DATABASE or _is_about(e, "DATABASE ")]
+
+
+@contextmanager
+def listing(backup: Backup, entries: Iterable[Entry], name: str) -> Iterator[Path]:
+    """A list for `pg_restore --use-list` that is there as long as it is needed."""
+    backup.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = backup.work / f"{name}.list"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.writelines(f"{entry.dump_id};\n" for entry in entries)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def superuser(server: Server, database: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A superuser's session in a database that a backup has filled: nothing there may pass for a built-in function."""
+    with server.connect(database) as conn:
+        conn.execute("SET search_path = pg_catalog, pg_temp")
+        yield conn
+
+
+def _is_about(entry: Entry, what: str) -> bool:
+    return entry.desc in ("COMMENT", "ACL", "SECURITY LABEL") and entry.tag.startswith(what)
+
+
+def _is_wanted(entry: Entry, content: Content, made: set[str]) -> bool:
+    """Whether an entry is restored; `made` are schemas that are there already."""
+    if content is Content.LARGE_OBJECTS:
+        return entry.is_large_object and entry.desc != "ACL"
+    if content is Content.SCHEMA and (entry.section == "data" or entry.is_large_object):
+        return False
+    if entry.desc in ("EXTENSION", "SUBSCRIPTION", *_DATABASE) or entry.desc.startswith("ACL"):
+        return False
+    if entry.desc == "SCHEMA" and entry.tag in made | {"public"}:
+        return False
+    if entry.desc.endswith("LANGUAGE") and entry.tag == "plpgsql":
+        return False
+    return not any(
+        _is_about(entry, what)
+        for what in ("EXTENSION ", "SCHEMA public", "DATABASE ", "SUBSCRIPTION ", "LANGUAGE plpgsql",
+                     "PROCEDURAL LANGUAGE plpgsql")
+    )  # fmt: skip
+
+
+def _create_extensions(server: Server, backup: Backup, database: str, owner: str) -> set[str]:
+    """Make the extensions that the backup wants; return the schemas that had to be made for them."""
+    wanted = [(name, schema) for name, schema in backup.extensions if name != "plpgsql"]
+    if not wanted:
+        return set()
+    made = set()
+    with server.connect(database) as conn:
+        available = {name for (name,) in conn.execute("SELECT name FROM pg_available_extensions")}
+        missing = sorted({name for name, _ in wanted} - (available & _TRUSTED))
+        if missing:
+            raise BackupError(
+                text(
+                    pt="O banco usa extensões que este servidor não tem ou que não são confiáveis.",
+                    en="The database uses extensions that this server lacks or that are not trusted.",
+                ),
+                details=missing,
+                next_step=text(
+                    pt="Use --server docker, ou --binaries com a pasta de um PostgreSQL completo.",
+                    en="Use --server docker, or --binaries with the folder of a full PostgreSQL.",
+                ),
+            )
+        for name, schema in wanted:
+            if schema not in ("public", "pg_catalog"):
+                made.add(schema)
+                conn.execute(
+                    sql.SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}").format(
+                        sql.Identifier(schema), sql.Identifier(owner)
+                    )
+                )
+            conn.execute(
+                sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {} CASCADE").format(
+                    sql.Identifier(name), sql.Identifier(schema)
+                )
+            )
+    return made
+
+
+def _finish(server: Server, database: str, owner: str) -> tuple[int, int]:
+    """Undo what the backup's code may have set on its role, and count tables and materialised views."""
+    role = sql.Identifier(owner)
+    with superuser(server, database) as conn:
+        conn.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role))
+        conn.execute(sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role, sql.Identifier(database)))
+        kinds = dict(
+            conn.execute(
+                "SELECT relkind::text, count(*) FROM pg_class"
+                " WHERE relnamespace NOT IN (SELECT oid FROM pg_namespace"
+                "       WHERE nspname LIKE 'pg\\_%' OR nspname = 'information_schema') GROUP BY 1"
+            ).fetchall()
+        )
+    return kinds.get("r", 0) + kinds.get("p", 0), kinds.get("m", 0)
+
+
+# Progress
+
+_FILLED = """
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'r' AND (pg_stat_file(pg_relation_filepath(c.oid), true)).size > 0
+"""
+"""Tables with rows that are committed, found without a lock: pg_relation_size() would wait for the restore's own."""
+
+_BUILT = """
+    SELECT (SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.oid >= 16384)
+         + (SELECT count(*) FROM pg_constraint WHERE contype = 'f')
+         + (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal)
+"""
+_BUILDS = frozenset({"INDEX", "CONSTRAINT", "FK CONSTRAINT", "TRIGGER"})
+
+
+@contextmanager
+def _polled(server: Server, database: str, archive: Archive, on_progress: OnProgress | None) -> Iterator[None]:
+    """Tell the progress of a restore, seen from outside: bytes of loaded tables, and as much again for the indexes."""
+    if on_progress is None:
+        yield
+        return
+    stop = threading.Event()
+    thread = threading.Thread(target=_poll, args=(server, database, archive, on_progress, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _poll(
+    server: Server, database: str, archive: Archive, on_progress: OnProgress, stop: threading.Event
+) -> None:  # fmt: skip
+    sizes = {(e.namespace, e.tag): e.size for e in archive if e.is_table_data}
+    data = sum(sizes.values()) or 1
+    builds = sum(1 for e in archive if e.desc in _BUILDS)
+    total = 2 * data if builds else data
+    try:
+        with superuser(server, database) as conn:
+            while not stop.wait(_POLL_SECONDS):
+                loaded = sum(sizes.get(table, 0) for table in _rows(conn, _FILLED))
+                built = int(_rows(conn, _BUILT)[0][0])
+                on_progress(loaded + (data * min(built, builds) // builds if builds else 0), total)
+    except psycopg.Error:
+        return  # progress only; the restore itself tells what is wrong
+    on_progress(total, total)
+
+
+def _rows(conn: psycopg.Connection[tuple[Any, ...]], query: str) -> list[tuple[Any, ...]]:
+    return conn.execute(query.encode()).fetchall()

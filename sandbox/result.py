@@ -1,0 +1,314 @@
+"""What came of a run: the stable ``result.json``, and its checks as JUnit XML.
+
+The dataclasses are the format, and checked when they are made: `RunResult.to_dict` writes them as they are,
+`RunResult.from_dict` reads them back, and ``docs/result.schema.json`` describes them. Nothing in them names a patient.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping  # pydantic reads the types
+from dataclasses import asdict, field, fields
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from xml.etree import ElementTree as ET
+
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from merge.language import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DISPOSITIONS = ("inserted", "matched", "reconciled", "grouped", "excluded", "rejected")
+
+Role = Literal["central", "source"]
+Status = Literal["validated", "blocked", "failed", "different"]
+Dispositions = Annotated[Mapping[str, int], Field(json_schema_extra={"propertyNames": {"enum": list(DISPOSITIONS)}})]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
+class ServerResult:
+    """The server of the sandbox; both None if none was started."""
+
+    provider: str | None
+    version: str | None
+
+
+@dataclass(frozen=True)
+class InputResult:
+    """One backup."""
+
+    role: Role
+    name: str
+    path: str
+    sha256: Sha256
+    format: str
+    dumped_from: str
+    pec_version: str | None
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """One table of a source: what it is, by which rule and why, and what became of its rows."""
+
+    name: str
+    role: str
+    rule: str
+    reason: str
+    rows: int
+    dispositions: Dispositions | None
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProofResult:
+    """One proof; `differences` is None if it was not made, `central_unchanged` if it was not looked at."""
+
+    method: str
+    rows_compared: int
+    differences: int | None
+    central_unchanged: bool | None
+
+
+@dataclass(frozen=True)
+class SourceResult:
+    """One source, in merge order. `seconds` by phase: restore, preflight, plan, merge, proof."""
+
+    name: str
+    rows: int
+    dispositions: Dispositions | None
+    tables: tuple[TableResult, ...]
+    seconds: Mapping[str, float]
+    proof: ProofResult
+
+    @property
+    def accounted(self) -> bool:
+        """True if every row of every table has exactly one disposition."""
+        return all(t.dispositions is None or sum(t.dispositions.values()) == t.rows for t in self.tables)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The merged database. `dump` and `sha256` are None until it is signed."""
+
+    database: str | None
+    promotable: bool
+    reason: str | None
+    dump: str | None = None
+    sha256: Sha256 | None = None
+
+
+@dataclass(frozen=True)
+class DifferenceResult:
+    """One difference that a proof found; values are masked."""
+
+    kind: str
+    table: str
+    key: str = ""
+    column: str | None = None
+    source: int | None = None
+    expected: str = ""
+    found: str = ""
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What stopped the run; `kind` is the name of the error's class."""
+
+    what: str
+    evidence: str | None = None
+    next_step: str | None = None
+    details: tuple[str, ...] = ()
+    kind: str = ""
+
+
+def _tool_version() -> str:
+    try:
+        return importlib.metadata.version("pec-homolog")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The whole result.
+
+    :param timings: seconds of every step that was done, e.g. ``central.restore``, ``source.1.merge``.
+    :param central_proof: the proof of the central; None if it was not made.
+    :param duplicates: by source, groups of citizens who share a document.
+    :param differences: the first hundred of each kind of each proof; the proofs count them all.
+    :param opaque: by ``table.column``, filled values in which no reference can be followed.
+    :param started: and `finished`: ISO 8601, UTC.
+    """
+
+    SCHEMA_VERSION: ClassVar[int] = 1
+
+    run_id: str
+    status: Status
+    engine: str
+    server: ServerResult
+    inputs: tuple[InputResult, ...]
+    sources: tuple[SourceResult, ...]
+    timings: Mapping[str, float]
+    candidate: Candidate
+    central_proof: ProofResult | None = None
+    duplicates: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    differences: tuple[DifferenceResult, ...] = ()
+    opaque: Mapping[str, int] = field(default_factory=dict)
+    schema_differences: tuple[str, ...] = ()
+    problem: Problem | None = None
+    exit_code: int = 0
+    started: str = ""
+    finished: str = ""
+    tool: str = field(default_factory=_tool_version)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``result.json`` holds it."""
+        return {"schema_version": self.SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RunResult:
+        """Read what `to_dict` gave; fields of a later version are left out.
+
+        :raises pydantic.ValidationError: if it is no result.
+        """
+        known = {f.name for f in fields(cls)}
+        return TypeAdapter(cls).validate_python({k: v for k, v in content.items() if k in known})
+
+    @property
+    def rows(self) -> int:
+        """Rows of all sources."""
+        return sum(source.rows for source in self.sources)
+
+    @property
+    def rows_compared(self) -> int:
+        """Rows that the proofs compared, those of the central included."""
+        proofs = [*(s.proof for s in self.sources), *([self.central_proof] if self.central_proof else [])]
+        return sum(proof.rows_compared for proof in proofs)
+
+
+# Checks
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a run: `state` is passed, failed or skipped; `group` is the run, the central or a source."""
+
+    group: str
+    name: str
+    state: str
+    seconds: float = 0.0
+    message: str = ""
+    details: tuple[str, ...] = ()
+
+
+_NAMES = {
+    "BackupError": "intake",
+    "SchemaDifference": "schema",
+    "CoverageError": "coverage",
+    "BlockedError": "preflight",
+    "PreflightBlocked": "preflight",
+    "CollisionError": "merge",
+    "MergeError": "merge",
+}
+
+
+def checks(result: RunResult) -> list[Check]:
+    """All checks of a run, in the order in which they are made.
+
+    A run stops at its first problem, so that what comes before has passed and what comes after was skipped.
+    """
+    listed = list(_evidence(result))
+    problem = result.problem
+    if problem is None or any(check.state == "failed" for check in listed):
+        return listed
+    at = _place(listed, problem)
+    failed = Check(listed[at].group, listed[at].name, "failed", listed[at].seconds, problem.what, problem.details)
+    later = [Check(c.group, c.name, c.state if c.state == "passed" else "skipped") for c in listed[at + 1 :]]
+    return [*listed[:at], failed, *later]
+
+
+def _place(listed: list[Check], problem: Problem) -> int:
+    """The check that the problem failed: of those of the first place that has not passed all, the one of its name."""
+    first = next((i for i, check in enumerate(listed) if check.state != "passed"), len(listed) - 1)
+    wanted = (listed[first].group, _NAMES.get(problem.kind))
+    return next((i for i, check in enumerate(listed) if (check.group, check.name) == wanted), first)
+
+
+def _evidence(result: RunResult) -> Iterator[Check]:
+    """What the figures alone say of each check: passed or failed if they tell, else skipped."""
+    timings = result.timings
+
+    def step(group: str, name: str, done: str) -> Check:
+        return Check(group, name, "passed" if done in timings else "skipped", timings.get(done, 0.0))
+
+    yield Check("run", "intake", "passed" if result.inputs and all(i.sha256 for i in result.inputs) else "skipped")
+    yield step("central", "restore", "central.restore")
+    for number, source in enumerate(result.sources, 1):
+        prefix = f"source.{number}"
+        yield step(source.name, "restore", f"{prefix}.restore")
+        yield Check(source.name, "schema", "passed" if f"{prefix}.restore" in timings else "skipped")
+        yield Check(source.name, "coverage", "passed" if f"{prefix}.preflight" in timings else "skipped")
+        yield step(source.name, "preflight", f"{prefix}.preflight")
+        yield step(source.name, "merge", f"{prefix}.merge")
+        yield _ledger(source, f"{prefix}.merge" in timings)
+        yield _proof(result, source.name, number, source.proof, timings.get(f"{prefix}.proof", 0.0))
+    yield _proof(result, "central", None, result.central_proof, timings.get("central.proof", 0.0))
+
+
+def _ledger(source: SourceResult, merged: bool) -> Check:
+    if not merged or source.dispositions is None:
+        return Check(source.name, "ledger", "skipped")
+    wrong = tuple(t.name for t in source.tables if t.dispositions and sum(t.dispositions.values()) != t.rows)
+    message = text(pt=f"{len(wrong)} tabelas não fecham.", en=f"{len(wrong)} tables do not add up.") if wrong else ""
+    return Check(source.name, "ledger", "failed" if wrong else "passed", 0.0, message, wrong)
+
+
+def _proof(result: RunResult, group: str, number: int | None, proof: ProofResult | None, seconds: float) -> Check:
+    if proof is None or proof.differences is None:
+        return Check(group, "proof", "skipped", seconds)
+    if not proof.differences:
+        return Check(group, "proof", "passed", seconds)
+    message = text(pt=f"{proof.differences} diferenças.", en=f"{proof.differences} differences.")
+    found = (d for d in result.differences if d.source == number)
+    lines = tuple(f"{d.kind} {d.table}{'.' + d.column if d.column else ''} [{d.key}]" for d in found)
+    return Check(group, "proof", "failed", seconds, message, lines)
+
+
+def junit(result: RunResult) -> bytes:
+    """The checks as JUnit XML, one test case each."""
+    found = checks(result)
+    suite = ET.Element(
+        "testsuite",
+        name=f"homolog {result.run_id}",
+        tests=str(len(found)),
+        failures=str(sum(c.state == "failed" for c in found)),
+        skipped=str(sum(c.state == "skipped" for c in found)),
+        errors="0",
+        time=f"{sum(result.timings.values()):.3f}",
+    )
+    if result.started:
+        suite.set("timestamp", result.started)
+    for check in found:
+        case = ET.SubElement(
+            suite, "testcase", classname=f"homolog.{check.group}", name=check.name, time=f"{check.seconds:.3f}"
+        )
+        if check.state == "failed":
+            failure = ET.SubElement(case, "failure", message=_xml(check.message), type=check.name)
+            failure.text = _xml("\n".join(check.details))
+        elif check.state == "skipped":
+            ET.SubElement(case, "skipped")
+    suites = ET.Element("testsuites")
+    suites.append(suite)
+    ET.indent(suites)
+    document: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return document
+
+
+def _xml(value: str) -> str:
+    """Leave out control characters that XML cannot hold."""
+    return "".join(c for c in value if c in "\t\n\r" or c >= " ")

@@ -1,0 +1,11 @@
+"""Synthetic PEC installations and their backups: the whole schema, made-up people, planted overlaps.
+
+`make_samples` makes backup files; `create_schema` and `fill` make one installation in a database; `overlap` says what
+the sources share with the central.
+"""
+
+from sandbox.sample.fill import create_schema, fill
+from sandbox.sample.make import make_samples
+from sandbox.sample.overlap import Installation, Overlap, overlap, world
+
+__all__ = ["Installation", "Overlap", "create_schema", "fill", "make_samples", "overlap", "world"]

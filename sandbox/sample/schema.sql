@@ -1,0 +1,18807 @@
+-- The PostgreSQL schema of an e-SUS APS PEC installation (about version 5.5), for synthetic samples only.
+-- Rebuilt from public material about the database (models published by municipalities, inventories, manuals).
+-- It was never checked against a real PEC and is no copy of the vendor's scripts. "-- inf" marks what was inferred:
+-- a type, a column, a key or an index that no source shows. Statements are separated by one blank line.
+
+-- Sequences: owned by no column; the application fetches ids from them. The column that each one feeds is known only
+-- to the application; here it is in the comment, which fill.py reads.
+
+CREATE SEQUENCE hibernate_sequence; -- no table
+CREATE SEQUENCE seq_tb_animais_domicilio; -- tb_animais_domicilio.co_seq_animais_domicilio
+CREATE SEQUENCE seq_tb_arquivo; -- tb_arquivo.co_seq_arquivo
+CREATE SEQUENCE seq_tb_atividade_coletiva; -- tb_atividade_coletiva.co_seq_atividade_coletiva
+CREATE SEQUENCE seq_tb_cuidado_compartilhado; -- tb_cuidado_compartilhado.co_seq_cuidado_compartilhado
+CREATE SEQUENCE seq_tb_cuidado_compartilhado_e; -- tb_cuidado_compartilhado_evol.co_seq_cuidado_compartlhd_evol
+CREATE SEQUENCE seq_tb_envio_rnds; -- tb_envio_rnds.co_seq_envio_rnds
+CREATE SEQUENCE seq_tb_familia; -- tb_familia.co_seq_familia
+CREATE SEQUENCE seq_tb_historico_cabecalho; -- tb_historico_cabecalho.co_seq_historico_cabecalho
+CREATE SEQUENCE seq_tb_ivcf; -- tb_ivcf.co_seq_ivcf
+CREATE SEQUENCE seq_tb_lista_espera; -- tb_lista_espera.co_seq_lista_espera
+CREATE SEQUENCE seq_tb_mchat; -- tb_mchat.co_seq_mchat
+CREATE SEQUENCE seq_tb_modelo_personalizado; -- tb_modelo_personalizado.co_seq_modelo_personalizado
+CREATE SEQUENCE seq_tb_revisao; -- tb_revisao.co_seq_revisao
+CREATE SEQUENCE seq_tb_visita_domiciliar_acs; -- tb_visita_domiciliar_acs.co_seq_visita_domiciliar_acs
+CREATE SEQUENCE sq_acmpcddsvnclds_coseqacompci; -- tb_acomp_cidadaos_vinculados.co_seq_acomp_cidadaos_vinc
+CREATE SEQUENCE sq_acmpcddsvncprcs_coseqacompc; -- tb_acomp_cidadaos_vinc_prcs.co_seq_acomp_cidad_vinc_prcs
+CREATE SEQUENCE sq_adcidadao_coseqadcidadao; -- tb_ad_cidadao.co_seq_ad_cidadao
+CREATE SEQUENCE sq_adcidadao_counicoadcidadao; -- tb_ad_cidadao.co_unico_ad_cidadao
+CREATE SEQUENCE sq_addestino_coseqaddestino; -- tb_ad_destino.co_seq_ad_destino
+CREATE SEQUENCE sq_admodalidade_coseqadmodalid; -- tb_ad_modalidade.co_seq_ad_modalidade
+CREATE SEQUENCE sq_adquestao_coseqadquestao; -- tb_ad_questao.co_seq_ad_questao
+CREATE SEQUENCE sq_adquestao_counicoadquestao; -- tb_ad_questao.co_unico_ad_questao
+CREATE SEQUENCE sq_adresposta_coseqadresposta; -- tb_ad_resposta.co_seq_ad_resposta
+CREATE SEQUENCE sq_adsyncentity_coseqadsyncent; -- tb_ad_sync_entity.co_seq_ad_sync_entity
+CREATE SEQUENCE sq_adtrprcss_coseqauditoriapro; -- tb_auditoria_processo.co_seq_auditoria_processo
+CREATE SEQUENCE sq_agendado_coseqagendado; -- tb_agendado.co_seq_agendado
+CREATE SEQUENCE sq_agndcmprtlhd_coseqagendcomp; -- tb_agend_compartilhado.co_seq_agend_compartilhado
+CREATE SEQUENCE sq_agndfxdtrppl_coseqagfixadaa; -- tb_agenda_fixada_ator_papel.co_seq_ag_fixada_ator_papel
+CREATE SEQUENCE sq_aldlcldd_coseqaldeialocalid; -- rl_aldeia_localidade.co_seq_aldeia_localidade
+CREATE SEQUENCE sq_alergia_coseqalergia; -- tb_alergia.co_seq_alergia
+CREATE SEQUENCE sq_alergia_counicoalergia; -- tb_alergia.co_unico_alergia
+CREATE SEQUENCE sq_alrgvlc_coseqalergiaevoluca; -- tb_alergia_evolucao.co_seq_alergia_evolucao
+CREATE SEQUENCE sq_antcdnthstrc_coseqanteceden; -- tb_antecedente_historico.co_seq_antecedente_historico
+CREATE SEQUENCE sq_antcdnttm_coseqantecedentei; -- tb_antecedente_item.co_seq_antecedente_item
+CREATE SEQUENCE sq_arqvtmprr_coseqarquivotempo; -- tb_arquivo_temporario.co_seq_arquivo_temporario
+CREATE SEQUENCE sq_arqvtndprf_coseqarquivoaten; -- rl_arquivo_atendprof.co_seq_arquivo_atendprof
+CREATE SEQUENCE sq_assntrltrnctnd_coseqassinat; -- tb_assinatura_eletronica_atend.co_seq_assinatura_eletro_atend
+CREATE SEQUENCE sq_atdprf_coseqatendprof; -- tb_atend_prof.co_seq_atend_prof
+CREATE SEQUENCE sq_atend_coseqatend; -- tb_atend.co_seq_atend
+CREATE SEQUENCE sq_atendobs_coseqatendobs; -- tb_atend_obs.co_seq_atend_obs
+CREATE SEQUENCE sq_atendproced_coseqatendproce; -- rl_atend_proced.co_seq_atend_proced
+CREATE SEQUENCE sq_atestado_coseqatestado; -- tb_atestado.co_seq_atestado
+CREATE SEQUENCE sq_ativcolgrupo_coseqativcolgr; -- tb_ativ_col_grupo.co_seq_ativ_col_grupo
+CREATE SEQUENCE sq_atndbsplncdd_coseqatendobsp; -- tb_atend_obs_plano_cuidado.co_seq_atend_obs_plano_cuidado
+CREATE SEQUENCE sq_atndbsrspnsvl_coseqatendobs; -- rl_atend_obs_responsavel.co_seq_atend_obs_responsavel
+CREATE SEQUENCE sq_atndprfdqst_coseqatendprofa; -- tb_atend_prof_ad_qst.co_seq_atend_prof_ad_qst
+CREATE SEQUENCE sq_atndprftpncmntrn_coseqatend; -- tb_atend_prof_tipo_encam_intrn.co_seq_atend_prof_tipo_enc_int
+CREATE SEQUENCE sq_ator_coseqator; -- tb_ator.co_seq_ator
+CREATE SEQUENCE sq_atorpapel_coseqatorpapel; -- tb_ator_papel.co_seq_ator_papel
+
+CREATE SEQUENCE sq_atstdmdl_coseqatestadomodel; -- tb_atestado_modelo.co_seq_atestado_modelo
+CREATE SEQUENCE sq_atvcgndmntnln_coseqativacao; -- tb_ativacao_agendamento_online.co_seq_ativacao_agendamento_on
+CREATE SEQUENCE sq_atvclbsrvccdd_coseqativcolo; -- tb_ativ_col_observacao_cidadao.co_seq_ativ_col_obs_cidadao
+CREATE SEQUENCE sq_atvclcddprtcp_coseqcidadaop; -- tb_ativ_col_cidadao_particip.co_seq_cidadao_participante
+CREATE SEQUENCE sq_atvclltnv_coseqativcolloten; -- rl_ativ_col_lot_env.co_seq_ativ_col_lot_env
+CREATE SEQUENCE sq_atvclnfccbs_coseqativcoluni; -- tb_ativ_col_unificacao_base.co_seq_ativ_col_unif_base
+CREATE SEQUENCE sq_atvclpblclv_coseqativcolpub; -- rl_ativ_col_publico_alvo.co_seq_ativ_col_publico_alvo
+CREATE SEQUENCE sq_atvclprtcsd_coseqativcolpra; -- rl_ativ_col_pratica_saude.co_seq_ativ_col_pratica_saude
+CREATE SEQUENCE sq_atvclrgstrprtcp_coseqregist; -- tb_ativ_col_registro_particip.co_seq_registro_participante
+CREATE SEQUENCE sq_atvcltmrn_coseqativcoltemar; -- rl_ativ_col_tema_reuniao.co_seq_ativ_col_tema_reuniao
+CREATE SEQUENCE sq_atvcltmsd_coseqativcoltemas; -- rl_ativ_col_tema_saude.co_seq_ativ_col_tema_saude
+CREATE SEQUENCE sq_bnfccddldd_coseqbeneficioci; -- rl_beneficio_cidadao_aldeado.co_seq_beneficio_cidadao
+CREATE SEQUENCE sq_cboatend_coseqcboatend; -- tb_cbo_atend.co_seq_cbo_atend
+CREATE SEQUENCE sq_cddblsfml_coseqcidadaobolsa; -- tb_cidadao_bolsa_familia.co_seq_cidadao_bolsa_familia
+CREATE SEQUENCE sq_cddfnlzct_coseqccfimauto; -- tb_cuidado_finalizacao_auto.co_seq_ccfimauto
+CREATE SEQUENCE sq_cddgrptvcl_coseqcidadaogrup; -- tb_cidadao_grupo_ativ_col.co_seq_cidadao_grupo
+CREATE SEQUENCE sq_cddldd_coseqcidadaoaldeado; -- tb_cidadao_aldeado.co_seq_cidadao_aldeado
+CREATE SEQUENCE sq_cddnclfmlr_coseqcidadaonucl; -- tb_cidadao_nucleo_familiar.co_seq_cidadao_nucleo_familiar
+CREATE SEQUENCE sq_cddnfccbs_coseqcidadaounifi; -- tb_cidadao_unificacao_base.co_seq_cidadao_unificacao_base
+CREATE SEQUENCE sq_cddvnclcqp_coseqcidadaovinc; -- tb_cidadao_vinculacao_equipe.co_seq_cidadao_vinculacao_eqp
+CREATE SEQUENCE sq_cdscadindv_coseqcdscadind; -- tb_cds_cad_individual.co_seq_cds_cad_individual
+CREATE SEQUENCE sq_cdscddmclr_coseqcdscaddomic; -- tb_cds_cad_domiciliar.co_seq_cds_cad_domiciliar
+CREATE SEQUENCE sq_cdscddrspst_coseqcdscidadao; -- tb_cds_cidadao_resposta.co_seq_cds_cidadao_resposta
+CREATE SEQUENCE sq_cdsdmclfml_coseqcdsdomicili; -- tb_cds_domicilio_familia.co_seq_cds_domicilio_familia
+CREATE SEQUENCE sq_cdsdmclrspst_coseqcdsdomici; -- tb_cds_domicilio_resposta.co_seq_cds_domicilio_resposta
+CREATE SEQUENCE sq_cdsdomicilio; -- tb_cds_domicilio.co_seq_cds_domicilio
+CREATE SEQUENCE sq_cdsfchcnsmlmntr_coseqcdsfic; -- tb_cds_ficha_consumo_alimentar.co_seq_cds_ficha_consumo_alim
+CREATE SEQUENCE sq_cdsfchprcd_coseqcdsfichapro; -- tb_cds_ficha_proced.co_seq_cds_ficha_proced
+CREATE SEQUENCE sq_cdsfchtnddmclr_coseqcdsfich; -- tb_cds_ficha_atend_domiciliar.co_seq_cds_ficha_atend_dom
+CREATE SEQUENCE sq_cdsfchtnddnt_coseqcdsfichaa; -- tb_cds_ficha_atend_odonto.co_seq_cds_ficha_atend_odonto
+CREATE SEQUENCE sq_cdsfchtndndvdl_coseqcdsfich; -- tb_cds_ficha_atend_individual.co_seq_cds_ficha_atend_indivdl
+CREATE SEQUENCE sq_cdsfchtvcl_coseqcdsfichaati; -- tb_cds_ficha_ativ_col.co_seq_cds_ficha_ativ_col
+CREATE SEQUENCE sq_cdsfchvcnc_coseqcdsfichavac; -- tb_cds_ficha_vacinacao.co_seq_cds_ficha_vacinacao
+CREATE SEQUENCE sq_cdsfchvstdmclr_coseqcdsfich; -- tb_cds_ficha_visita_domiciliar.co_seq_cds_ficha_visita_dom
+CREATE SEQUENCE sq_cdsfchzkmcrcfl_coseqcdsfich; -- tb_cds_ficha_zika_microcefalia.co_seq_cds_ficha_zica_micrcfl
+CREATE SEQUENCE sq_cdsproced_coseqcdsproced; -- tb_cds_proced.co_seq_cds_proced
+CREATE SEQUENCE sq_cdsprof_coseqcdsprof; -- tb_cds_prof.co_seq_cds_prof
+CREATE SEQUENCE sq_cdstnddmclr_coseqcdsatenddo; -- tb_cds_atend_domiciliar.co_seq_cds_atend_domiciliar
+CREATE SEQUENCE sq_cdstnddnt_coseqcdsatendodon; -- tb_cds_atend_odonto.co_seq_cds_atend_odonto
+CREATE SEQUENCE sq_cdstndndvdl_coseqcdsatendin; -- tb_cds_atend_individual.co_seq_cds_atend_individual
+CREATE SEQUENCE sq_cdstvclprtcpnt_coseqcdsativ; -- tb_cds_ativ_col_participante.co_seq_cds_ativ_col_participnt
+CREATE SEQUENCE sq_cdsvacina_coseqcdsvacina; -- tb_cds_vacina.co_seq_cds_vacina
+CREATE SEQUENCE sq_cdsvacinacao_coseqcdsvacina; -- tb_cds_vacinacao.co_seq_cds_vacinacao
+CREATE SEQUENCE sq_cdsvllgbldd_coseqcdsavalele; -- tb_cds_aval_elegibilidade.co_seq_cds_aval_elegibilidade
+CREATE SEQUENCE sq_cdsvstdom_coseqcdsvstdom; -- tb_cds_visita_domiciliar.co_seq_cds_visita_domiciliar
+CREATE SEQUENCE sq_cfgagenda_coseqconfigagenda; -- tb_cfg_agenda.co_seq_config_agenda
+CREATE SEQUENCE sq_cfgcrtfcd_coseqcfgcertifica; -- tb_cfg_certificado.co_seq_cfg_certificado
+CREATE SEQUENCE sq_cfggnddtlh_coseqconfigagend; -- tb_cfg_agenda_detalhe.co_seq_config_agenda_detalhe
+CREATE SEQUENCE sq_cfggndmncpl_coseqcfgagendam; -- tb_cfg_agenda_municipal.co_seq_cfg_agenda_municipal
+CREATE SEQUENCE sq_cfggndnlndtlh_coseqcfgagend; -- tb_cfg_agenda_online_detalhe.co_seq_cfg_agenda_online_dtlh
+
+CREATE SEQUENCE sq_ciap_coseqciap; -- tb_ciap.co_seq_ciap
+CREATE SEQUENCE sq_ciapcapitulo_coseqciapcapit; -- tb_ciap_capitulo.co_seq_ciap_capitulo
+CREATE SEQUENCE sq_cidadao_coseqcidadao; -- tb_cidadao.co_seq_cidadao
+CREATE SEQUENCE sq_cidadaogrupo_coseqcidadaogr; -- tb_cidadao_grupo.co_seq_cidadao_grupo
+CREATE SEQUENCE sq_cndcssdt_coseqcondicoessaud; -- tb_condicoes_saude_auto.co_seq_condicoes_saude_auto
+CREATE SEQUENCE sq_cnes_coseqcnes; -- tb_cnes.co_seq_cnes
+CREATE SEQUENCE sq_cnfggndfchmnt_coseqconfigag; -- tb_config_agenda_fechamento.co_seq_config_agenda_fechament
+CREATE SEQUENCE sq_cnfgtncdmclr_coseqconfigate; -- tb_config_atencao_domiciliar.co_seq_config_atencao_domicilr
+CREATE SEQUENCE sq_cnfgtnddmclr_coseqconfigate; -- tb_config_atend_domiciliar.co_seq_config_atend_domiciliar
+CREATE SEQUENCE sq_crdnclntglcldd_coseqcredenc; -- rl_credencial_integ_localidade.co_seq_credencl_integ_local
+CREATE SEQUENCE sq_crdnclntgrc_coseqcredencial; -- tb_credencial_integracao.co_seq_credencial_integracao
+CREATE SEQUENCE sq_crdnclntgrcrs_coseqcredencl; -- rl_credencial_integ_recurso.co_seq_credencl_integ_recurso
+CREATE SEQUENCE sq_crdrrsrvnfbs_coseqcriadrres; -- tb_criador_reserva_unif_base.co_seq_criadr_reserv_unif_base
+CREATE SEQUENCE sq_crrgsntrncs_coseqcirurgiasi; -- tb_cirurgias_internacoes.co_seq_cirurgias_internacoes
+CREATE SEQUENCE sq_ctgsbstnclrg_coseqcatsubsta; -- tb_categ_substancia_alergia.co_seq_cat_substancia_alergia
+CREATE SEQUENCE sq_dadotransporte_coseqdadotr; -- tb_dado_transp.co_seq_dado_transp
+CREATE SEQUENCE sq_ddrcbdcmptnc_coseqdadoreceb; -- tb_dado_recebido_competencia.co_seq_dado_recebido_competenc
+CREATE SEQUENCE sq_ddrcbdnfnstlc_coseqdadorece; -- tb_dado_recebido_info_instalac.co_seq_dado_recebido_info_inst
+CREATE SEQUENCE sq_ddrlprcssmnt_coseqdadorelpr; -- tb_dado_rel_processamento.co_seq_dado_rel_processamento
+CREATE SEQUENCE sq_ddtrnsprcbd_coseqdadotransp; -- tb_dado_transp_recebido.co_seq_dado_transp_recebido
+CREATE SEQUENCE sq_ddtrnsprcbdnln_coseqdadotra; -- tb_dado_transp_recebido_online.co_seq_dado_transp_receb_onlin
+CREATE SEQUENCE sq_dimaldeia_coseqdimaldeia; -- tb_dim_aldeia.co_seq_dim_aldeia
+CREATE SEQUENCE sq_dimcatmat_coseqdimcatmat; -- tb_dim_catmat.co_seq_dim_catmat
+CREATE SEQUENCE sq_dimcbo_coseqdimcbo; -- tb_dim_cbo.co_seq_dim_cbo
+CREATE SEQUENCE sq_dimciap_coseqdimciap; -- tb_dim_ciap.co_seq_dim_ciap
+CREATE SEQUENCE sq_dimcid_coseqdimcid; -- tb_dim_cid.co_seq_dim_cid
+CREATE SEQUENCE sq_dimcondutaad_coseqdimcondut; -- tb_dim_conduta_ad.co_seq_dim_conduta_ad
+CREATE SEQUENCE sq_dimcuidador_coseqdimcuidado; -- tb_dim_cuidador.co_seq_dim_cuidador
+CREATE SEQUENCE sq_dimdsei_coseqdimdsei; -- tb_dim_dsei.co_seq_dim_dsei
+CREATE SEQUENCE sq_dimequipe_coseqdimequipe; -- tb_dim_equipe.co_seq_dim_equipe
+CREATE SEQUENCE sq_dimetnia_coseqdimetnia; -- tb_dim_etnia.co_seq_dim_etnia
+CREATE SEQUENCE sq_dimgrupocbo_coseqdimgrupocb; -- tb_dim_grupo_cbo.co_seq_dim_grupo_cbo
+CREATE SEQUENCE sq_diminep_coseqdiminep; -- tb_dim_inep.co_seq_dim_inep
+CREATE SEQUENCE sq_dimmunicipio_coseqdimmunici; -- tb_dim_municipio.co_seq_dim_municipio
+CREATE SEQUENCE sq_dimpais_coseqdimpais; -- tb_dim_pais.co_seq_dim_pais
+CREATE SEQUENCE sq_dimpic_coseqdimpic; -- tb_dim_pic.co_seq_dim_pic
+CREATE SEQUENCE sq_dimpolobase_coseqdimpolobas; -- tb_dim_polo_base.co_seq_dim_polo_base
+CREATE SEQUENCE sq_dimracacor_coseqdimracacor; -- tb_dim_raca_cor.co_seq_dim_raca_cor
+CREATE SEQUENCE sq_dimsexo_coseqdimsexo; -- tb_dim_sexo.co_seq_dim_sexo
+CREATE SEQUENCE sq_dimtempo_coseqdimtempo; -- tb_dim_tempo.co_seq_dim_tempo
+CREATE SEQUENCE sq_dimtipoficha_coseqdimtipofi; -- tb_dim_tipo_ficha.co_seq_dim_tipo_ficha
+CREATE SEQUENCE sq_dimturno_coseqdimturno; -- tb_dim_turno.co_seq_dim_turno
+CREATE SEQUENCE sq_dimuf_coseqdimuf; -- tb_dim_uf.co_seq_dim_uf
+CREATE SEQUENCE sq_dmcddpcgrp_coseqdimcidadaop; -- tb_dim_cidadao_pec_grupo.co_seq_dim_cidadao_pec_grupo
+CREATE SEQUENCE sq_dmclssfccrscnc_coseqdimclas; -- tb_dim_classificacao_risc_enc.co_seq_dim_classific_risc_enc
+CREATE SEQUENCE sq_dmcndcmtrnl_coseqdimcondica; -- tb_dim_condicao_maternal.co_seq_dim_condicao_maternal
+CREATE SEQUENCE sq_dmcndtcdd_coseqdimcondutacu; -- tb_dim_conduta_cuidado.co_seq_dim_conduta_cuidado
+CREATE SEQUENCE sq_dmdntddgnr_coseqdimidentida; -- tb_dim_identidade_genero.co_seq_dim_identidade_genero
+CREATE SEQUENCE sq_dmdrctrtmntmd_coseqdimdurac; -- tb_dim_duracao_tratamento_med.co_seq_dim_duracao_trat_med
+CREATE SEQUENCE sq_dmdsfchvst_coseqdimdesfecho; -- tb_dim_desfecho_visita.co_seq_dim_desfecho_visita
+
+CREATE SEQUENCE sq_dmdsfrqnc_coseqdimdosefrequ; -- tb_dim_dose_frequencia.co_seq_dim_dose_frequencia
+CREATE SEQUENCE sq_dmdsfrqncmdd_coseqdimdosefr; -- tb_dim_dose_frequencia_medida.co_seq_dim_dose_frequencia_med
+CREATE SEQUENCE sq_dmdsmnblgc_coseqdimdoseimun; -- tb_dim_dose_imunobiologico.co_seq_dim_dose_imunobiologico
+CREATE SEQUENCE sq_dmfrmfrmctc_coseqdimformafa; -- tb_dim_forma_farmaceutica.co_seq_dim_forma_farmaceutica
+CREATE SEQUENCE sq_dmfrqnclmntc_coseqdimfreque; -- tb_dim_frequencia_alimentacao.co_seq_dim_frequencia_aliment
+CREATE SEQUENCE sq_dmfxtr_coseqdimfaixaetaria; -- tb_dim_faixa_etaria.co_seq_dim_faixa_etaria
+CREATE SEQUENCE sq_dmgrpdrfltr_coseqdimagrupad; -- tb_dim_agrupador_filtro.co_seq_dim_agrupador_filtro
+CREATE SEQUENCE sq_dmgrptndmnt_coseqdimgrupoat; -- tb_dim_grupo_atendimento.co_seq_dim_grupo_atendimento
+CREATE SEQUENCE sq_dmgrvlnrbldd_coseqdimgrauvu; -- tb_dim_grau_vulnerabilidade.co_seq_dim_grau_vulnerabilidad
+CREATE SEQUENCE sq_dmlcltndmnt_coseqdimlocalat; -- tb_dim_local_atendimento.co_seq_dim_local_atendimento
+CREATE SEQUENCE sq_dmltmnt_coseqdimaleitamento; -- tb_dim_aleitamento.co_seq_dim_aleitamento
+CREATE SEQUENCE sq_dmmdlddd_coseqdimmodalidade; -- tb_dim_modalidade_ad.co_seq_dim_modalidade_ad
+CREATE SEQUENCE sq_dmmnblgc_coseqdimimunobiolo; -- tb_dim_imunobiologico.co_seq_dim_imunobiologico
+CREATE SEQUENCE sq_dmncnldd_coseqdimnacionalid; -- tb_dim_nacionalidade.co_seq_dim_nacionalidade
+CREATE SEQUENCE sq_dmnddsd_coseqdimunidadesaud; -- tb_dim_unidade_saude.co_seq_dim_unidade_saude
+CREATE SEQUENCE sq_dmprcdmnt_coseqdimprocedime; -- tb_dim_procedimento.co_seq_dim_procedimento
+CREATE SEQUENCE sq_dmprcdncrgm_coseqdimprocede; -- tb_dim_procedencia_origem.co_seq_dim_procedencia_origem
+CREATE SEQUENCE sq_dmprfssnl_coseqdimprofissio; -- tb_dim_profissional.co_seq_dim_profissional
+CREATE SEQUENCE sq_dmprrddcdd_coseqdimpriorida; -- tb_dim_prioridade_cuidado.co_seq_dim_prioridade_cuidado
+CREATE SEQUENCE sq_dmpvcmnddtrd_coseqdimpovoco; -- tb_dim_povo_comunidad_trad.co_seq_dim_povo_comunidad_trad
+CREATE SEQUENCE sq_dmrcnlddsd_coseqdimracional; -- tb_dim_racionalidade_saude.co_seq_dim_racionalidade_saude
+CREATE SEQUENCE sq_dmspcldd_coseqdimespecialid; -- tb_dim_especialidade.co_seq_dim_especialidade
+CREATE SEQUENCE sq_dmstcprblm_coseqdimsituacao; -- tb_dim_situacao_problema.co_seq_dim_situacao
+CREATE SEQUENCE sq_dmstctrblh_coseqdimsituacao; -- tb_dim_situacao_trabalho.co_seq_dim_situacao_trabalho
+CREATE SEQUENCE sq_dmstrtgvcnc_coseqdimestrate; -- tb_dim_estrategia_vacinacao.co_seq_dim_estrategia_vacnacao
+CREATE SEQUENCE sq_dmtmpmrdrr_coseqdimtempomor; -- tb_dim_tempo_morador_rua.co_seq_dim_tempo_morador_rua
+CREATE SEQUENCE sq_dmtpbstcmntg_coseqdimtipoab; -- tb_dim_tipo_abastecimento_agua.co_seq_dim_tipo_abastec_agua
+CREATE SEQUENCE sq_dmtpcndcps_coseqdimtipocond; -- tb_dim_tipo_condicao_peso.co_seq_dim_tipo_condicao_peso
+CREATE SEQUENCE sq_dmtpcnsltdnt_coseqdimtipocn; -- tb_dim_tipo_consulta_odonto.co_seq_dim_tipo_cnsulta_odonto
+CREATE SEQUENCE sq_dmtpcssdmcl_coseqdimtipoace; -- tb_dim_tipo_acesso_domicilio.co_seq_dim_tipo_acesso_domicil
+CREATE SEQUENCE sq_dmtpdmcl_coseqdimtipodomici; -- tb_dim_tipo_domicilio.co_seq_dim_tipo_domicilio
+CREATE SEQUENCE sq_dmtpdstnlx_coseqdimtipodest; -- tb_dim_tipo_destino_lixo.co_seq_dim_tipo_destino_lixo
+CREATE SEQUENCE sq_dmtpglcm_coseqdimtipoglicem; -- tb_dim_tipo_glicemia.co_seq_dim_tipo_glicemia
+CREATE SEQUENCE sq_dmtplclzc_coseqdimtipolocal; -- tb_dim_tipo_localizacao.co_seq_dim_tipo_localizacao
+CREATE SEQUENCE sq_dmtplgbldd_coseqdimtipoeleg; -- tb_dim_tipo_elegibilidade.co_seq_dim_tipo_elegibilidade
+CREATE SEQUENCE sq_dmtplgrdr_coseqdimtipologra; -- tb_dim_tipo_logradouro.co_seq_dim_tipo_logradouro
+CREATE SEQUENCE sq_dmtpmtrlprd_coseqdimtipomat; -- tb_dim_tipo_material_parede.co_seq_dim_tipo_material_pared
+CREATE SEQUENCE sq_dmtpmvl_coseqdimtipoimovel; -- tb_dim_tipo_imovel.co_seq_dim_tipo_imovel
+CREATE SEQUENCE sq_dmtpndrc_coseqdimtipoendere; -- tb_dim_tipo_endereco.co_seq_dim_tipo_endereco
+CREATE SEQUENCE sq_dmtpprntsc_coseqdimtipopare; -- tb_dim_tipo_parentesco.co_seq_dim_tipo_parentesco
+CREATE SEQUENCE sq_dmtpprtcpctnd_coseqdimtppar; -- tb_dim_tipo_participacao_atend.co_seq_dim_tp_particip_atend
+CREATE SEQUENCE sq_dmtppsstrr_coseqdimtipoposs; -- tb_dim_tipo_posse_terra.co_seq_dim_tipo_posse_terra
+CREATE SEQUENCE sq_dmtprgm_coseqdimtipoorigem; -- tb_dim_tipo_origem.co_seq_dim_tipo_origem
+CREATE SEQUENCE sq_dmtprgmddtrnsp_coseqdimtpor; -- tb_dim_tipo_origem_dado_transp.co_seq_dim_tp_orgm_dado_transp
+CREATE SEQUENCE sq_dmtprgmnrglt_coseqdimtporge; -- tb_dim_tipo_origem_energ_elet.co_seq_dim_tp_org_energia_elet
+CREATE SEQUENCE sq_dmtprndfmlr_coseqdimtiporen; -- tb_dim_tipo_renda_familiar.co_seq_dim_tipo_renda_familiar
+CREATE SEQUENCE sq_dmtprntcsxl_coseqdimtipoori; -- tb_dim_tipo_orientacao_sexual.co_seq_dim_tipo_orientacao_sxl
+CREATE SEQUENCE sq_dmtpsclrdd_coseqdimtipoesco; -- tb_dim_tipo_escolaridade.co_seq_dim_tipo_escolaridade
+CREATE SEQUENCE sq_dmtpscmntsntr_coseqdimtipoe; -- tb_dim_tipo_escoamento_sanitar.co_seq_dim_tipo_escoamento_snt
+CREATE SEQUENCE sq_dmtpsdcdstr_coseqdimtiposai; -- tb_dim_tipo_saida_cadastro.co_seq_dim_tipo_saida_cadastro
+
+CREATE SEQUENCE sq_dmtpstcmrd_coseqdimtipositu; -- tb_dim_tipo_situacao_moradia.co_seq_dim_tipo_situacao_morad
+CREATE SEQUENCE sq_dmtptndmnt_coseqdimtipoaten; -- tb_dim_tipo_atendimento.co_seq_dim_tipo_atendimento
+CREATE SEQUENCE sq_dmtptrtmntg_coseqdimtipotra; -- tb_dim_tipo_tratamento_agua.co_seq_dim_tipo_tratament_agua
+CREATE SEQUENCE sq_dmtptvdd_coseqdimtipoativid; -- tb_dim_tipo_atividade.co_seq_dim_tipo_atividade
+CREATE SEQUENCE sq_dmvdmnstrc_coseqdimviaadmin; -- tb_dim_via_administracao.co_seq_dim_via_administracao
+CREATE SEQUENCE sq_dmvnclcqps_coseqdimvinculac; -- tb_dim_vinculacao_equipes.co_seq_dim_vinculacao_equipes
+CREATE SEQUENCE sq_dmzktpxm_coseqdimzikatipoex; -- tb_dim_zika_tipo_exame.co_seq_dim_zika_tipo_exame
+CREATE SEQUENCE sq_encmnhmnt_coseqencaminhamen; -- tb_encaminhamento.co_seq_encaminhamento
+CREATE SEQUENCE sq_enviolog_coseqenviolog; -- tb_envio_log.co_seq_envio_log
+CREATE SEQUENCE sq_eqp_coseqeqp; -- tb_equipe.co_seq_equipe
+CREATE SEQUENCE sq_eqpnfccbs_coseqequipeunific; -- tb_equipe_unificacao_base.co_seq_equipe_unificacao_base
+CREATE SEQUENCE sq_estgnfccbs_coseqestagiounif; -- tb_estagio_unificacao_base.co_seq_estagio_unificacao_base
+CREATE SEQUENCE sq_etlxlrnmbr_coseqetlauxiliar; -- tb_etl_auxiliar_number.co_seq_etl_auxiliar_number
+CREATE SEQUENCE sq_evento_auditoria; -- tb_auditoria_evento.co_seq_auditoria_evento
+CREATE SEQUENCE sq_evlcdnt_coseqevolucaodente; -- tb_evolucao_dente.co_seq_evolucao_dente
+CREATE SEQUENCE sq_evlcdnt_coseqevolucaoodonto; -- tb_evolucao_odonto.co_seq_evolucao_odonto
+CREATE SEQUENCE sq_evlcplncp_coseqevolucaoplan; -- rl_evolucao_plano_ciap.co_seq_evolucao_plano_ciap
+CREATE SEQUENCE sq_evlcsbjtvcp_coseqevolucaosu; -- rl_evolucao_subjetivo_ciap.co_seq_evolucao_subjetivo_ciap
+CREATE SEQUENCE sq_evlcvlccpcd_coseqevolucaoav; -- rl_evolucao_avaliacao_ciap_cid.co_seq_evolucao_aval_ciap_cid
+CREATE SEQUENCE sq_examedetalhe_coseqexamedeta; -- tb_exame_detalhe.co_seq_exame_detalhe
+CREATE SEQUENCE sq_examepuericultura_coseqexam; -- tb_exame_puericultura.co_seq_exame
+CREATE SEQUENCE sq_exmclrnccrtn_coseqexameclea; -- tb_exame_clearance_creatina.co_seq_exame_clearance_creatn
+CREATE SEQUENCE sq_exmclstrlhdl_coseqexamecole; -- tb_exame_colesterol_hdl.co_seq_exame_colesterol_hdl
+CREATE SEQUENCE sq_exmclstrlldl_coseqexamecole; -- tb_exame_colesterol_ldl.co_seq_exame_colesterol_ldl
+CREATE SEQUENCE sq_exmclstrlttl_coseqexamecole; -- tb_exame_colesterol_total.co_seq_exame_colesterol_total
+CREATE SEQUENCE sq_exmcrtnsrc_coseqexamecreati; -- tb_exame_creatina_serica.co_seq_exame_creatina_sericia
+CREATE SEQUENCE sq_exmdtlhrsltd_coseqexamedeta; -- tb_exame_detalhe_resultado.co_seq_exame_detalhe_resultado
+CREATE SEQUENCE sq_exmhmglbnglcd_coseqexamehem; -- tb_exame_hemoglobina_glicada.co_seq_exame_hemoglobina_glicd
+CREATE SEQUENCE sq_exmprntl_coseqexameprenatal; -- tb_exame_prenatal.co_seq_exame_prenatal
+CREATE SEQUENCE sq_exmrqstd_coseqexamerequisit; -- tb_exame_requisitado.co_seq_exame_requisitado
+CREATE SEQUENCE sq_exmtrglcrds_coseqexametrigl; -- tb_exame_triglicerideos.co_seq_exame_triglicerideos
+CREATE SEQUENCE sq_fatcidadao_coseqfatcidadao; -- tb_fat_cidadao.co_seq_fat_cidadao
+CREATE SEQUENCE sq_fatfamilia_coseqfatfamilia; -- tb_fat_familia.co_seq_fat_familia
+CREATE SEQUENCE sq_fatfichas_coseqfatfichas; -- tb_fat_fichas.co_seq_fat_fichas
+CREATE SEQUENCE sq_fativcf_coseqfativcf; -- tb_fat_ivcf.co_seq_fat_ivcf
+CREATE SEQUENCE sq_fatsolicitacaooci_coseqfato; -- tb_fat_solicitacao_oci.co_seq_fat_oci
+CREATE SEQUENCE sq_fatvacinacao_coseqfatvacina; -- tb_fat_vacinacao.co_seq_fat_vacinacao
+CREATE SEQUENCE sq_ftcddcmprtlhd_coseqfatcuida; -- tb_fat_cuidado_compartilhado.co_seq_fat_cuidado_compartilhd
+CREATE SEQUENCE sq_ftcddldd_coseqfatcidadaoald; -- tb_fat_cidadao_aldeado.co_seq_fat_cidadao_aldeado
+CREATE SEQUENCE sq_ftcddmclr_coseqfatcaddomici; -- tb_fat_cad_domiciliar.co_seq_fat_cad_domiciliar
+CREATE SEQUENCE sq_ftcddmfml_coseqfatcaddomfam; -- tb_fat_cad_dom_familia.co_seq_fat_cad_dom_familia
+CREATE SEQUENCE sq_ftcddpc_coseqfatcidadaopec; -- tb_fat_cidadao_pec.co_seq_fat_cidadao_pec
+CREATE SEQUENCE sq_ftcddtrrtr_coseqfatcidadaot; -- tb_fat_cidadao_territorio.co_seq_fat_cidadao_territorio
+CREATE SEQUENCE sq_ftcdndvdl_coseqfatcadindivi; -- tb_fat_cad_individual.co_seq_fat_cad_individual
+CREATE SEQUENCE sq_ftcmplmntr_coseqfatcompleme; -- tb_fat_complementar.co_seq_fat_complementar
+CREATE SEQUENCE sq_ftcnslddcddf_coseqfatcons_2; -- tb_fat_consolidado_cidadao_fao.co_seq_fat_conslddo_ciddo_fao
+CREATE SEQUENCE sq_ftcnslddcddf_coseqfatconsld; -- tb_fat_consolidado_cidadao_fai.co_seq_fat_conslddo_ciddo_fai
+CREATE SEQUENCE sq_ftcnslddcddfc_coseqfatconsl; -- tb_fat_consolidado_cidadao_fci.co_seq_fat_conslddo_ciddo_fci
+CREATE SEQUENCE sq_ftcnslddcddfcd_coseqfatcnsl; -- tb_fat_cnslddo_ciddo_fai_cid.co_seq_fat_cnsldo_cido_fai_cid
+CREATE SEQUENCE sq_ftcnslddcddfd_coseqfatconsl; -- tb_fat_consolidado_cidadao_fad.co_seq_fat_conslddo_ciddo_fad
+
+CREATE SEQUENCE sq_ftcnslddcddfp_coseqfatconsl; -- tb_fat_consolidado_cidadao_fp.co_seq_fat_conslddo_ciddo_fp
+CREATE SEQUENCE sq_ftcnslddcddfvd_coseqfatcons; -- tb_fat_consolidado_cidadao_fvd.co_seq_fat_conslddo_ciddo_fvd
+CREATE SEQUENCE sq_ftfmltrrtr_coseqfatfamiliat; -- tb_fat_familia_territorio.co_seq_fat_familia_territorio
+CREATE SEQUENCE sq_ftmrccnsmlmnt_coseqfatmarca; -- tb_fat_marca_consumo_alimnt.co_seq_fat_marca_con_almnt
+CREATE SEQUENCE sq_ftpcmpnhmntds_coseqfatopaco; -- tb_fat_op_acompanhamento_idosa.co_seq_fat_op_acomp_idosa
+CREATE SEQUENCE sq_ftprcdmnt_coseqfatprocedime; -- tb_fat_procedimento.co_seq_fat_procedimento
+CREATE SEQUENCE sq_ftprcdtnd_coseqfatprocedate; -- tb_fat_proced_atend.co_seq_fat_proced_atend
+CREATE SEQUENCE sq_ftprcdtndprcd_coseqfatproce; -- tb_fat_proced_atend_proced.co_seq_fat_proced_atend_proced
+CREATE SEQUENCE sq_ftrlpcrnc_coseqfatrelopcria; -- tb_fat_rel_op_crianca.co_seq_fat_rel_op_crianca
+CREATE SEQUENCE sq_ftrlpgstnt_coseqfatrelopges; -- tb_fat_rel_op_gestante.co_seq_fat_rel_op_gestante
+CREATE SEQUENCE sq_ftrlprsccrd_coseqfatrelopri; -- tb_fat_rel_op_risco_cardio.co_seq_fat_rel_op_risco_cardio
+CREATE SEQUENCE sq_fttdndmdcmnts_coseqfatatdin; -- tb_fat_atd_ind_medicamentos.co_seq_fat_atd_ind_medicam
+CREATE SEQUENCE sq_fttdndncmnhmnts_coseqfatatd; -- tb_fat_atd_ind_encaminhamentos.co_seq_fat_atd_ind_encaminham
+CREATE SEQUENCE sq_fttdndprblms_coseqfatatendi; -- tb_fat_atd_ind_problemas.co_seq_fat_atend_ind_problemas
+CREATE SEQUENCE sq_fttdndprcdmnts_coseqfataten; -- tb_fat_atd_ind_procedimentos.co_seq_fat_atend_ind_proced
+CREATE SEQUENCE sq_fttdndxms_coseqfatatdindexa; -- tb_fat_atd_ind_exames.co_seq_fat_atd_ind_exames
+CREATE SEQUENCE sq_fttnddmprbcnd_coseqfatatend; -- tb_fat_atend_dom_prob_cond.co_seq_fat_atend_dom_prob_cond
+CREATE SEQUENCE sq_fttnddmprcd_coseqfatatenddo; -- tb_fat_atend_dom_proced.co_seq_fat_atend_dom_proced
+CREATE SEQUENCE sq_fttnddntmdcmnt_coseqfatatdo; -- tb_fat_atend_odonto_medicament.co_seq_fat_atd_odo_medicam
+CREATE SEQUENCE sq_fttnddntncmnhm_coseqfatatdo; -- tb_fat_atend_odonto_encaminham.co_seq_fat_atd_odo_encaminham
+CREATE SEQUENCE sq_fttnddntprblms_coseqfatatnd; -- tb_fat_atend_odonto_problemas.co_seq_fat_atnd_odonto_probl
+CREATE SEQUENCE sq_fttnddntprcd_coseqfatatendo; -- tb_fat_atend_odonto_proced.co_seq_fat_atend_odonto_proced
+CREATE SEQUENCE sq_fttnddntxms_coseqfatatdodoe; -- tb_fat_atend_odonto_exames.co_seq_fat_atd_odo_exames
+CREATE SEQUENCE sq_fttndmntdmclr_coseqfatatend; -- tb_fat_atendimento_domiciliar.co_seq_fat_atend_domiciliar
+CREATE SEQUENCE sq_fttndmntdnt_coseqfatatdodnt; -- tb_fat_atendimento_odonto.co_seq_fat_atd_odnt
+CREATE SEQUENCE sq_fttndmntndvdl_coseqfatatdin; -- tb_fat_atendimento_individual.co_seq_fat_atd_ind
+CREATE SEQUENCE sq_fttvddcltv_coseqfatatividad; -- tb_fat_atividade_coletiva.co_seq_fat_atividade_coletiva
+CREATE SEQUENCE sq_fttvddcltvnt_coseqfatatvddc; -- tb_fat_atvdd_coletiva_int.co_seq_fat_atvdd_cltv_int
+CREATE SEQUENCE sq_fttvddcltvprprt_coseqfatatv; -- tb_fat_atvdd_coletiva_propart.co_seq_fat_atvdd_cltv_propart
+CREATE SEQUENCE sq_fttvddcltvprt_coseqfatatvdd; -- tb_fat_atvdd_coletiva_part.co_seq_fat_atvdd_cltv_part
+CREATE SEQUENCE sq_fttvddcltvxt_coseqfatatvddc; -- tb_fat_atvdd_coletiva_ext.co_seq_fat_atvdd_cltv_ext
+CREATE SEQUENCE sq_ftvcncvcn_coseqfatvacinacao; -- tb_fat_vacinacao_vacina.co_seq_fat_vacinacao_vacina
+CREATE SEQUENCE sq_ftvlclgbldd_coseqfatavaliac; -- tb_fat_avaliacao_elegibilidade.co_seq_fat_avaliacao_elegibldd
+CREATE SEQUENCE sq_ftvstdmclr_coseqfatvisitado; -- tb_fat_visita_domiciliar.co_seq_fat_visita_domiciliar
+CREATE SEQUENCE sq_gncmnhmnt_coseqencaminhamen; -- tb_guia_encaminhamento.co_seq_encaminhamento
+CREATE SEQUENCE sq_grcrtzlrg_coseqgraucertezaa; -- tb_grau_certeza_alergia.co_seq_grau_certeza_alergia
+CREATE SEQUENCE sq_grpcndccpcd_coseqgrupociapc; -- rl_grupo_condicao_ciap_cid.co_seq_grupo_ciap_cid
+CREATE SEQUENCE sq_grpcndcsd_coseqgrupocondica; -- tb_grupo_condicao_saude.co_seq_grupo_condicao_saude
+CREATE SEQUENCE sq_grptvclcdd_coseqgrpativcolc; -- rl_grupo_ativ_col_cidadao.co_seq_grp_ativ_col_cidadao
+CREATE SEQUENCE sq_grptvclprf_coseqgrpativcolp; -- rl_grupo_ativ_col_prof.co_seq_grp_ativ_col_prof
+CREATE SEQUENCE sq_grupoativcol_coseqgrupoativ; -- tb_grupo_ativ_col.co_seq_grupo_ativ_col
+CREATE SEQUENCE sq_grupoexame_coseqgrupoexame; -- tb_grupo_exame.co_seq_grupo_exame
+CREATE SEQUENCE sq_historicoacesso_coseqhistac; -- tb_historico_acesso.co_seq_hist_acesso
+CREATE SEQUENCE sq_hstrcnfcc_coseqhistoricouni; -- tb_historico_unificacao.co_seq_historico_unificacao
+CREATE SEQUENCE sq_imnblgcfbrcnt_coseqimunobio; -- tb_imunobiologico_fabricante.co_seq_imunobiologico_fabrcnt
+CREATE SEQUENCE sq_imprtcblsfml_coseqimportaca; -- tb_importacao_bolsa_familia.co_seq_importaca_bolsa_familia
+CREATE SEQUENCE sq_imprtccns_coseqimportacaocn; -- tb_importacao_cnes.co_seq_importacao_cnes
+CREATE SEQUENCE sq_imunlote_coseqimunlote; -- tb_imunobiologico_lote.co_seq_imunobiologico_lote
+CREATE SEQUENCE sq_inscrttpcntfcc_coseqinscrit; -- rl_inscrito_topico_notificacao.co_seq_inscrito_topico_noti
+CREATE SEQUENCE sq_ivcfplcc_coseqivcfaplicacao; -- tb_ivcf_aplicacao.co_seq_ivcfaplicacao
+
+CREATE SEQUENCE sq_ivcfprgnts_coseqivcfpergunt; -- tb_ivcf_perguntas.co_seq_ivcfperguntas
+CREATE SEQUENCE sq_jstfctvgnd_coseqjustificati; -- tb_justificativa_agenda.co_seq_justificativa_agendamnt
+CREATE SEQUENCE sq_jstfctvprntr_coseqjustifica; -- tb_justificativa_prontuario.co_seq_justificativa_prontuar
+CREATE SEQUENCE sq_jstfctvsttscdd_coseqjustifi; -- tb_justificativa_status_ciddao.co_seq_justifica_inativ_cidada
+CREATE SEQUENCE sq_lembrete_coseqlembrete; -- tb_lembrete.co_seq_lembrete
+CREATE SEQUENCE sq_lmbrtvlc_coseqlembreteevolu; -- tb_lembrete_evolucao.co_seq_lembrete_evolucao
+CREATE SEQUENCE sq_lotetransp_coseqlotetransp; -- tb_lote_transp.co_seq_lote_transp
+CREATE SEQUENCE sq_ltcnvnfccbs_coseqlotenvunif; -- tb_lotacao_env_unificacao_base.co_seq_lot_env_unif_base
+CREATE SEQUENCE sq_ltcrdnclntgrc_coseqlotecred; -- rl_lote_credencial_integracao.co_seq_lote_credencial_integrc
+CREATE SEQUENCE sq_lttrnsphstrcxprt_coseqlotet; -- tb_lote_transp_historico_exprt.co_seq_lote_transp_historc_exp
+CREATE SEQUENCE sq_lttrnspnd_coseqlotetranspno; -- tb_lote_transp_nodo.co_seq_lote_transp_nodo
+CREATE SEQUENCE sq_lttrnsptm_coseqlotetranspit; -- tb_lote_transp_item.co_seq_lote_transp_item
+CREATE SEQUENCE sq_lttrnsptmnd_coseqlotetransp; -- tb_lote_transp_item_nodo.co_seq_lote_transp_item_nodo
+CREATE SEQUENCE sq_mchtplcc_coseqmchataplicaca; -- tb_mchat_aplicacao.co_seq_mchataplicacao
+CREATE SEQUENCE sq_mchtprgnttrs_coseqmchatperg; -- tb_mchat_pergunta_outros.co_seq_mchat_pergunta_outros
+CREATE SEQUENCE sq_medicamento_coseqmedicament; -- tb_medicamento.co_seq_medicamento
+CREATE SEQUENCE sq_medicao_coseqmedicao; -- tb_medicao.co_seq_medicao
+CREATE SEQUENCE sq_meduscont_coseqmeduscont; -- tb_medicamento_uso_continuo.co_seq_medicament_uso_continuo
+CREATE SEQUENCE sq_mnfstclrg_coseqmanifestacao; -- tb_manifestacao_alergia.co_seq_manifestacao_alergia
+CREATE SEQUENCE sq_mrcdrcnsmlmntr_coseqmarcado; -- tb_marcador_consumo_alimentar.co_seq_marcador_consumo_alim
+CREATE SEQUENCE sq_neuroalterfenot_counicoalte; -- tb_neuro_alter_fenot.co_unico_alter_fenot
+CREATE SEQUENCE sq_neurofatorrisco_counicofato; -- tb_neuro_fator_risco.co_unico_fator_risco
+CREATE SEQUENCE sq_neuromarco_coseqneuromarco; -- tb_neuro_marco.co_seq_neuro_marco
+CREATE SEQUENCE sq_neuromarco_counicomarco; -- tb_neuro_marco.co_unico_marco
+CREATE SEQUENCE sq_nrftrrsc_coseqneurofatorris; -- tb_neuro_fator_risco.co_seq_neuro_fator_risco
+CREATE SEQUENCE sq_nrftrrscvlc_coseqneurofator; -- tb_neuro_fator_risco_evolucao.co_seq_neuro_fator_risco_evol
+CREATE SEQUENCE sq_nrltrfnt_coseqneuroalterfen; -- tb_neuro_alter_fenot.co_seq_neuro_alter_fenot
+CREATE SEQUENCE sq_nrltrfntvlc_coseqneuroalter; -- tb_neuro_alter_fenot_evolucao.co_seq_neuro_alter_fenot_evol
+CREATE SEQUENCE sq_nrmrcvlc_coseqneuromarcoevo; -- tb_neuro_marco_evolucao.co_seq_neuro_marco_evolucao
+CREATE SEQUENCE sq_ntfccstts_coseqnotificacaos; -- tb_notificacao_status.co_seq_notificacao_status
+CREATE SEQUENCE sq_odontograma_coseqodontogram; -- tb_odontograma.co_seq_odontograma
+CREATE SEQUENCE sq_opcsrsltxmqlttv_coseqopcoes; -- tb_opcoes_result_exm_qlitativo.co_seq_opcoes_exm_qlitativo
+CREATE SEQUENCE sq_orientacao_coseqorientacao; -- tb_orientacao.co_seq_orientacao
+CREATE SEQUENCE sq_pddnvbs_coseqpedidoenvio; -- tb_pedido_envio_base.co_seq_pedido_envio
+CREATE SEQUENCE sq_perfil_coseqperfil; -- tb_perfil.co_seq_perfil
+CREATE SEQUENCE sq_pergunta_coseqpergunta; -- tb_pergunta.co_seq_pergunta
+CREATE SEQUENCE sq_prblmvlc_coseqproblemaevolu; -- tb_problema_evolucao.co_seq_problema_evolucao
+CREATE SEQUENCE sq_prcdgrpxm_coseqprocedgrupoe; -- rl_proced_grupo_exame.co_seq_proced_grupo_exame
+CREATE SEQUENCE sq_prcdnmpplr_coseqprocednomep; -- tb_proced_nome_popular.co_seq_proced_nome_popular
+CREATE SEQUENCE sq_prcdslctd_coseqprocedsolici; -- tb_proced_solicitado.co_seq_proced_solicitado
+CREATE SEQUENCE sq_prcdtmtc_coseqprocedautomat; -- tb_proced_automatico.co_seq_proced_automatico
+CREATE SEQUENCE sq_prcdxmdtlh_coseqprocedexame; -- rl_proced_exame_detalhe.co_seq_proced_exame_detalhe
+CREATE SEQUENCE sq_prcssmntdmcd_coseqprocessam; -- tb_processamento_dom_cid.co_seq_processamento_dom_cid
+CREATE SEQUENCE sq_prcssmnthstcds_coseqprocess; -- tb_processamento_hist_cds.co_seq_processamento_hist_cds
+CREATE SEQUENCE sq_prdsnc_coseqperiodoausencia; -- tb_periodo_ausencia.co_seq_periodo_ausencia
+CREATE SEQUENCE sq_prenatal_coseqprenatal; -- tb_pre_natal.co_seq_pre_natal
+CREATE SEQUENCE sq_prenatal_counicoprenatal; -- tb_pre_natal.co_unico_pre_natal
+CREATE SEQUENCE sq_prfhstrccns_coseqprofhistor; -- tb_prof_historico_cns.co_seq_prof_historico_cns
+CREATE SEQUENCE sq_prflrcrs_coseqperfilrecurso; -- tb_perfil_recurso.co_seq_perfil_recurso
+CREATE SEQUENCE sq_prgrmcmplt_coseqperiogramac; -- tb_periograma_completo.co_seq_periograma_completo
+
+CREATE SEQUENCE sq_prgrmsmplfcd_coseqperiogram; -- tb_periograma_simplificado.co_seq_periograma_simplificado
+CREATE SEQUENCE sq_prntrgrphstrc_coseqprontuar; -- tb_prontuario_grupo_historico.co_seq_prontuario_grpo_hstrco
+CREATE SEQUENCE sq_prntrnddsd_coseqprontuariou; -- tb_prontuario_unidade_saude.co_seq_prontuario_unidade_saud
+CREATE SEQUENCE sq_problema_coseqproblema; -- tb_problema.co_seq_problema
+CREATE SEQUENCE sq_problema_counicoproblema; -- tb_problema.co_unico_problema
+CREATE SEQUENCE sq_procedimento; -- tb_proced.co_seq_proced
+CREATE SEQUENCE sq_processo_coseqprocesso; -- tb_processo.co_seq_processo
+CREATE SEQUENCE sq_profgrupoativcol_coseqprofg; -- tb_prof_grupo_ativ_col.co_seq_prof_grupo
+CREATE SEQUENCE sq_profissional_coseqprof; -- tb_prof.co_seq_prof
+CREATE SEQUENCE sq_prontuario_coseqprontuario; -- tb_prontuario.co_seq_prontuario
+CREATE SEQUENCE sq_pssfscmgm_coseqpessoafisica; -- tb_pessoa_fisica_imagem.co_seq_pessoa_fisica_imagem
+CREATE SEQUENCE sq_qstqstnrrspndd_coseqqstqstr; -- tb_qst_questionario_respondido.co_seq_qst_qst_respondido
+CREATE SEQUENCE sq_qstresposta_coseqqstrespost; -- tb_qst_resposta.co_seq_qst_resposta
+CREATE SEQUENCE sq_rcbmntvldcrrs_coseqrecebval; -- tb_recebimento_validacao_erros.co_seq_receb_valid_erro
+CREATE SEQUENCE sq_rctmdcmnt_coseqreceitamedic; -- tb_receita_medicamento.co_seq_receita_medicamento
+CREATE SEQUENCE sq_recebimentoitem_coseqrecebi; -- tb_recebimento_item.co_seq_receb_item
+CREATE SEQUENCE sq_recebimentolote_coseqrecebl; -- tb_recebimento_lote.co_seq_receb_lote
+CREATE SEQUENCE sq_recurso_coseqrecurso; -- tb_recurso.co_seq_recurso
+CREATE SEQUENCE sq_regulacao_coseqregulacao; -- tb_regulacao.co_seq_regulacao
+CREATE SEQUENCE sq_respostamca_coseqrespostamc; -- tb_resposta_mca.co_seq_resposta_mca
+CREATE SEQUENCE sq_revisao_auditoria_hibernate; -- no table
+CREATE SEQUENCE sq_rglcvlc_coseqregulacaoevolu; -- tb_regulacao_evolucao.co_seq_regulacao_evolucao
+CREATE SEQUENCE sq_rgstrvcnc_coseqregistrovaci; -- tb_registro_vacinacao.co_seq_registro_vacinacao
+CREATE SEQUENCE sq_risco_coseqrisco; -- tb_risco.co_seq_risco
+CREATE SEQUENCE sq_rltrprcssmnt_coseqrelatorio; -- tb_relatorio_processamento.co_seq_relatorio_processamento
+CREATE SEQUENCE sq_rqscxm_coseqrequisicaoexame; -- tb_requisicao_exame.co_seq_requisicao_exame
+CREATE SEQUENCE sq_rscnhtndprf_coseqrascunhoat; -- tb_rascunho_atend_prof.co_seq_rascunho_atend_prof
+CREATE SEQUENCE sq_rsltdxmqlttv_coseqresultado; -- tb_resultado_exm_qualitativo.co_seq_resultado_exm_qltativo
+CREATE SEQUENCE sq_rspstmcpcmc_coseqrespostamc; -- rl_respostamca_opcaomca.co_seq_respostamca_opcaomca
+CREATE SEQUENCE sq_rtfcctnd_coseqretificacaoat; -- tb_retificacao_atend.co_seq_retificacao_atend
+CREATE SEQUENCE sq_sbstnccbr_coseqsubstanciaal; -- tb_substancia_cbara.co_seq_substancia_alergia
+CREATE SEQUENCE sq_sbstncspclrg_coseqsubstance; -- tb_substancia_espec_alergia.co_seq_substanc_espec_alergia
+CREATE SEQUENCE sq_sbtpnddsd_coseqsubtpunidade; -- tb_subtipo_unidade_saude.co_seq_subtp_unidade_saude
+CREATE SEQUENCE sq_servidorsmtp_coseqservidors; -- tb_servidor_smtp.co_seq_servidor_smtp
+CREATE SEQUENCE sq_situacaorua_coseqsituacaoru; -- tb_situacao_rua.co_seq_situacao_rua
+CREATE SEQUENCE sq_snnntfccvlc_coseqsinannotif; -- tb_sinan_notificacao_evolucao.co_seq_sinan_notificacao_evol
+CREATE SEQUENCE sq_sstmxtrn_coseqsistemaextern; -- tb_sistema_externo.co_seq_sistema_externo
+CREATE SEQUENCE sq_stcfcvlcdnt_coseqstfaceevod; -- rl_situacaoface_evolucaodente.co_seq_stface_evodente
+CREATE SEQUENCE sq_stcrzvlcdnt_coseqstraizevod; -- rl_situacaoraiz_evolucaodente.co_seq_straiz_evodente
+CREATE SEQUENCE sq_taadcidadao_coseqtaadcidada; -- ta_ad_cidadao.co_seq_taadcidadao
+CREATE SEQUENCE sq_taadmgeral_coseqtaadmgeral; -- ta_adm_geral.co_seq_taadmgeral
+CREATE SEQUENCE sq_taagendado_coseqtaagendado; -- ta_agendado.co_seq_taagendado
+CREATE SEQUENCE sq_taalergia_coseqtaalergia; -- ta_alergia.co_seq_taalergia
+CREATE SEQUENCE sq_taarquivo_coseqtaarquivo; -- ta_arquivo.co_seq_taarquivo
+CREATE SEQUENCE sq_taatend_coseqtaatend; -- ta_atend.co_seq_taatend
+CREATE SEQUENCE sq_taatendobs_coseqtaatendobs; -- ta_atend_obs.co_seq_taatendobs
+CREATE SEQUENCE sq_taatendprof_coseqtaatendpro; -- ta_atend_prof.co_seq_taatendprof
+CREATE SEQUENCE sq_taatestado_coseqtaatestado; -- ta_atestado.co_seq_taatestado
+CREATE SEQUENCE sq_taatorpapel_coseqtaatorpape; -- ta_ator_papel.co_seq_taatorpapel
+CREATE SEQUENCE sq_tacboatend_coseqtacboatend; -- ta_cbo_atend.co_seq_tacboatend
+
+CREATE SEQUENCE sq_tacfgagenda_coseqtacfgagend; -- ta_cfg_agenda.co_seq_tacfgagenda
+CREATE SEQUENCE sq_tacidadao_coseqtacidadao; -- ta_cidadao.co_seq_tacidadao
+CREATE SEQUENCE sq_taequipe_coseqtaequipe; -- ta_equipe.co_seq_taequipe
+CREATE SEQUENCE sq_taestagio_coseqtaestagio; -- ta_estagio.co_seq_taestagio
+CREATE SEQUENCE sq_tagrupoexame_coseqtagrupoex; -- ta_grupo_exame.co_seq_tagrupoexame
+CREATE SEQUENCE sq_taivcf_coseqtaivcf; -- ta_ivcf.co_seq_taivcf
+CREATE SEQUENCE sq_talembrete_coseqtalembrete; -- ta_lembrete.co_seq_talembrete
+CREATE SEQUENCE sq_talotacao_coseqtalotacao; -- ta_lotacao.co_seq_talotacao
+CREATE SEQUENCE sq_tamedicao_coseqtamedicao; -- ta_medicao.co_seq_tamedicao
+CREATE SEQUENCE sq_taneuromarco_coseqtaneuroma; -- ta_neuro_marco.co_seq_taneuromarco
+CREATE SEQUENCE sq_tanodo_coseqtanodo; -- ta_nodo.co_seq_tanodo
+CREATE SEQUENCE sq_taorientacao_coseqtaorienta; -- ta_orientacao.co_seq_taorientacao
+CREATE SEQUENCE sq_taperfil_coseqtaperfil; -- ta_perfil.co_seq_taperfil
+CREATE SEQUENCE sq_taprenatal_coseqtaprenatal; -- ta_pre_natal.co_seq_taprenatal
+CREATE SEQUENCE sq_taproblema_coseqtaproblema; -- ta_problema.co_seq_taproblema
+CREATE SEQUENCE sq_taprof_coseqtaprof; -- ta_prof.co_seq_taprof
+CREATE SEQUENCE sq_taprontuario_coseqtaprontua; -- ta_prontuario.co_seq_taprontuario
+CREATE SEQUENCE sq_tarisco_coseqtarisco; -- ta_risco.co_seq_tarisco
+CREATE SEQUENCE sq_tatecidomole_coseqtatecidom; -- ta_tecido_mole.co_seq_tatecidomole
+CREATE SEQUENCE sq_tausuario_coseqtausuario; -- ta_usuario.co_seq_tausuario
+CREATE SEQUENCE sq_tavacinacao_coseqtavacinaca; -- ta_vacinacao.co_seq_tavacinacao
+CREATE SEQUENCE sq_tbnfccddldd_coseqtabenefici; -- ta_beneficio_cidadao_aldeado.co_seq_tabeneficiocidadaoalded
+CREATE SEQUENCE sq_tcddcmprtlhd_coseqtacuidado; -- ta_cuidado_compartilhado.co_seq_tacuidadocompartilhado
+CREATE SEQUENCE sq_tcddcmprtlhdvl_coseqtacuida; -- ta_cuidado_compartilhado_evol.co_seq_tacuidadocompartilhadvl
+CREATE SEQUENCE sq_tcddgrp_coseqtacidadaogrupo; -- ta_cidadao_grupo.co_seq_tacidadaogrupo
+CREATE SEQUENCE sq_tcddldd_coseqtacidadaoaldea; -- ta_cidadao_aldeado.co_seq_tacidadaoaldeado
+CREATE SEQUENCE sq_tcddnfccbs_coseqtacidadaoun; -- ta_cidadao_unificacao_base.co_seq_tacidadaounificacaobase
+CREATE SEQUENCE sq_tcddvnclcqp_coseqtacidadaov; -- ta_cidadao_vinculacao_equipe.co_seq_tacidadaovinculacaoequp
+CREATE SEQUENCE sq_tcdmlls_coseqrltecidomolele; -- rl_tecido_mole_lesao.co_seq_rl_tecido_mole_lesao
+CREATE SEQUENCE sq_tcdsdmcl_coseqtacdsdomicili; -- ta_cds_domicilio.co_seq_tacdsdomicilio
+CREATE SEQUENCE sq_tcfgcrtfcd_coseqtacfgcertif; -- ta_cfg_certificado.co_seq_tacfgcertificado
+CREATE SEQUENCE sq_tcfggnddtlh_coseqtacfgagend; -- ta_cfg_agenda_detalhe.co_seq_tacfgagendadetalhe
+CREATE SEQUENCE sq_tcfggndmncpl_coseqtacfgagen; -- ta_cfg_agenda_municipal.co_seq_tacfgagendamunicipal
+CREATE SEQUENCE sq_tcfggndnlndtlh_coseqtacfgag; -- ta_cfg_agenda_online_detalhe.co_seq_tacfgagendaonlinedetalh
+CREATE SEQUENCE sq_tcmprtlhmntprntr_coseqtacom; -- ta_compartilhamento_prontuario.co_seq_tacompartilhamentoprntr
+CREATE SEQUENCE sq_tcnfggndfchmnt_coseqtaconfi; -- ta_config_agenda_fechamento.co_seq_taconfigagendafechament
+CREATE SEQUENCE sq_tcnfgsstm_coseqtaconfigsist; -- ta_config_sistema.co_seq_taconfigsistema
+CREATE SEQUENCE sq_tcnfgtncdmclr_coseqtaconfig; -- ta_config_atencao_domiciliar.co_seq_taconfigatencaodomicilr
+CREATE SEQUENCE sq_tcnfgtnddmclr_coseqtaconfig; -- ta_config_atend_domiciliar.co_seq_taconfigatenddomiciliar
+CREATE SEQUENCE sq_tcrdnclntglcldd_coseqtacred; -- ta_credencial_integ_localidade.co_seq_tacredencialinteglocldd
+CREATE SEQUENCE sq_tcrdnclntgrc_coseqtacredenc; -- ta_credencial_integracao.co_seq_tacredencialintegracao
+CREATE SEQUENCE sq_tcrdnclntgrcrs_coseqtacrede; -- ta_credencial_integ_recurso.co_seq_tacredencialintegrecurs
+CREATE SEQUENCE sq_tcrrgsntrncs_coseqtacirurgi; -- ta_cirurgias_internacoes.co_seq_tacirurgiasinternacoes
+CREATE SEQUENCE sq_tdcddhstrc_coseqtaadcidadao; -- ta_ad_cidadao_historico.co_seq_taadcidadaohistorico
+CREATE SEQUENCE sq_tdmmncpl_coseqtaadmmunicipa; -- ta_adm_municipal.co_seq_taadmmunicipal
+CREATE SEQUENCE sq_tdntgrm_coseqtaodontograma; -- ta_odontograma.co_seq_taodontograma
+CREATE SEQUENCE sq_tecidomole_coseqtecidomole; -- tb_tecido_mole.co_seq_tecido_mole
+CREATE SEQUENCE sq_tgncmnhmnt_coseqtaguiaencam; -- ta_guia_encaminhamento.co_seq_taguiaencaminhamento
+CREATE SEQUENCE sq_tgndcmprtlhd_coseqtaagendco; -- ta_agend_compartilhado.co_seq_taagendcompartilhado
+CREATE SEQUENCE sq_tgstrmncpl_coseqtagestormun; -- ta_gestor_municipal.co_seq_tagestormunicipal
+
+CREATE SEQUENCE sq_tgstrstdl_coseqtagestoresta; -- ta_gestor_estadual.co_seq_tagestorestadual
+CREATE SEQUENCE sq_tipoequipe_coseqtipoequipe; -- tb_tipo_equipe.co_seq_tipo_equipe
+CREATE SEQUENCE sq_tiposervico_coseqtiposervic; -- tb_tipo_servico.co_seq_tipo_servico
+CREATE SEQUENCE sq_tjstfctvgnd_coseqtajustific; -- ta_justificativa_agenda.co_seq_tajustificativaagenda
+CREATE SEQUENCE sq_tjstfctvsttscdd_coseqtajust; -- ta_justificativa_status_ciddao.co_seq_tajustificativastatscdd
+CREATE SEQUENCE sq_tknrdfncsnh_coseqtokenredef; -- tb_token_redefinicao_senha.co_seq_token_redefinicao_senha
+CREATE SEQUENCE sq_tldlcldd_coseqtaaldeialocal; -- ta_aldeia_localidade.co_seq_taaldeialocalidade
+CREATE SEQUENCE sq_tlmbrtvlc_coseqtalembreteev; -- ta_lembrete_evolucao.co_seq_talembreteevolucao
+CREATE SEQUENCE sq_tlrgvlc_coseqtaalergiaevolu; -- ta_alergia_evolucao.co_seq_taalergiaevolucao
+CREATE SEQUENCE sq_tlstspr_coseqtalistaespera; -- ta_lista_espera.co_seq_talistaespera
+CREATE SEQUENCE sq_tmdcmnt_coseqtamedicamento; -- ta_medicamento.co_seq_tamedicamento
+CREATE SEQUENCE sq_tmdcmntctmt_coseqtamedicame; -- ta_medicamento_catmat.co_seq_tamedicamentocatmat
+CREATE SEQUENCE sq_tmdcmntscntn_coseqtamedicam; -- ta_medicamento_uso_continuo.co_seq_tamedicamentousocontinu
+CREATE SEQUENCE sq_tmdlprsnlzd_coseqtamodelope; -- ta_modelo_personalizado.co_seq_tamodelopersonalizado
+CREATE SEQUENCE sq_tmnblgclt_coseqtaimunobiolo; -- ta_imunobiologico_lote.co_seq_taimunobiologicolote
+CREATE SEQUENCE sq_tmnfstlrgvlc_coseqtamanifes; -- ta_manifest_alergiaevolucao.co_seq_tamanifestalergiaevoluc
+CREATE SEQUENCE sq_tmrcdrcnsmlmntr_coseqtamarc; -- ta_marcador_consumo_alimentar.co_seq_tamarcadorconsumoalmntr
+CREATE SEQUENCE sq_tncmnhmnt_coseqtaencaminham; -- ta_encaminhamento.co_seq_taencaminhamento
+CREATE SEQUENCE sq_tnddsd_coseqtaunidadesaude; -- ta_unidade_saude.co_seq_taunidadesaude
+CREATE SEQUENCE sq_tnddsdcmplxdd_coseqtaunidad; -- ta_unidade_saude_complexidade.co_seq_taunidadesaudecomplexdd
+CREATE SEQUENCE sq_tnddsdhrs_coseqtaunidadesau; -- ta_unidade_saude_horus.co_seq_taunidadesaudehorus
+CREATE SEQUENCE sq_tnddsdnfbs_coseqtaunidadesa; -- ta_unidade_saude_unif_base.co_seq_taunidadesaudeunifbase
+CREATE SEQUENCE sq_tnddsdtpsrvc_coseqtaunidade; -- ta_unidade_saude_tipo_servico.co_seq_taunidadesaudetiposervc
+CREATE SEQUENCE sq_tnfccbs_coseqtaunificacaoba; -- ta_unificacao_base.co_seq_taunificacaobase
+CREATE SEQUENCE sq_tnmsdmcl_coseqtaanimaisdomi; -- ta_animais_domicilio.co_seq_taanimaisdomicilio
+CREATE SEQUENCE sq_tnrftrrsc_coseqtaneurofator; -- ta_neuro_fator_risco.co_seq_taneurofatorrisco
+CREATE SEQUENCE sq_tnrftrrscvlc_coseqtaneurofa; -- ta_neuro_fator_risco_evolucao.co_seq_taneurofatorriscoevoluc
+CREATE SEQUENCE sq_tnrltrfnt_coseqtaneuroalter; -- ta_neuro_alter_fenot.co_seq_taneuroalterfenot
+CREATE SEQUENCE sq_tnrltrfntvlc_coseqtaneuroal; -- ta_neuro_alter_fenot_evolucao.co_seq_taneuroalterfenotevoluc
+CREATE SEQUENCE sq_tnrmrcvlc_coseqtaneuromarco; -- ta_neuro_marco_evolucao.co_seq_taneuromarcoevolucao
+CREATE SEQUENCE sq_tntcdnt_coseqtaantecedente; -- ta_antecedente.co_seq_taantecedente
+CREATE SEQUENCE sq_tntcdntcp_coseqtaantecedent; -- ta_antecedente_ciap.co_seq_taantecedenteciap
+CREATE SEQUENCE sq_tntcdnthstrc_coseqtaanteced; -- ta_antecedente_historico.co_seq_taantecedentehistorico
+CREATE SEQUENCE sq_tntcdnttm_coseqtaantecedent; -- ta_antecedente_item.co_seq_taantecedenteitem
+CREATE SEQUENCE sq_tntgrchrs_coseqtaintegracao; -- ta_integracao_horus.co_seq_taintegracaohorus
+CREATE SEQUENCE sq_tpcntfcc_coseqtopiconotific; -- tb_topico_notificacao.co_seq_topico_notificacao
+CREATE SEQUENCE sq_tpddnvbs_coseqtapedidoenvio; -- ta_pedido_envio_base.co_seq_tapedidoenviobase
+CREATE SEQUENCE sq_tpnddsd_coseqtipounidadesau; -- tb_tipo_unidade_saude.co_seq_tipo_unidade_saude
+CREATE SEQUENCE sq_tprblmvlc_coseqtaproblemaev; -- ta_problema_evolucao.co_seq_taproblemaevolucao
+CREATE SEQUENCE sq_tprcdgrpxm_coseqtaprocedgru; -- ta_proced_grupo_exame.co_seq_taprocedgrupoexame
+CREATE SEQUENCE sq_tprclrg_coseqtiporeacaoaler; -- tb_tipo_reacao_alergia.co_seq_tipo_reacao_alergia
+CREATE SEQUENCE sq_tprdsnc_coseqtaperiodoausen; -- ta_periodo_ausencia.co_seq_taperiodoausencia
+CREATE SEQUENCE sq_tprfhstrccns_coseqtaprofhis; -- ta_prof_historico_cns.co_seq_taprofhistoricocns
+CREATE SEQUENCE sq_tprflrcrs_coseqtaperfilrecu; -- ta_perfil_recurso.co_seq_taperfilrecurso
+CREATE SEQUENCE sq_tprfmncp_coseqtaprofmunicip; -- ta_prof_municipio.co_seq_taprofmunicipio
+CREATE SEQUENCE sq_tprgmddtrnsp_coseqtipoorige; -- tb_tipo_origem_dado_transp.co_seq_tipo_origem_dado_transp
+CREATE SEQUENCE sq_tprgrmcmplt_coseqtaperiogra; -- ta_periograma_completo.co_seq_taperiogramacompleto
+CREATE SEQUENCE sq_tprgrmsmplfcd_coseqtaperiog; -- ta_periograma_simplificado.co_seq_taperiogramasimplificad
+CREATE SEQUENCE sq_tprntrgrphstrc_coseqtapront; -- ta_prontuario_grupo_historico.co_seq_taprontuariogrupohistrc
+CREATE SEQUENCE sq_tprntrnddsd_coseqtaprontuar; -- ta_prontuario_unidade_saude.co_seq_taprontuariounidadesaud
+
+CREATE SEQUENCE sq_tpsrvcpdr_coseqrltiposervic; -- rl_tipo_servico_padrao.co_seq_rl_tipo_servico_padrao
+CREATE SEQUENCE sq_tqpnfccbs_coseqtaequipeunif; -- ta_equipe_unificacao_base.co_seq_taequipeunificacaobase
+CREATE SEQUENCE sq_trctmdcmnt_coseqtareceitame; -- ta_receita_medicamento.co_seq_tareceitamedicamento
+CREATE SEQUENCE sq_trgstrvcnc_coseqtaregistrov; -- ta_registro_vacinacao.co_seq_taregistrovacinacao
+CREATE SEQUENCE sq_trqscxm_coseqtarequisicaoex; -- ta_requisicao_exame.co_seq_tarequisicaoexame
+CREATE SEQUENCE sq_trqvtndprf_coseqtaarquivoat; -- ta_arquivo_atendprof.co_seq_taarquivoatendprof
+CREATE SEQUENCE sq_trrtrcddrr_coseqterritorioc; -- tb_territorio_cidadao_erro.co_seq_territorio_cidadao_erro
+CREATE SEQUENCE sq_trrtrdmclrr_coseqterritorio; -- tb_territorio_domicilio_erro.co_seq_territorio_dom_erro
+CREATE SEQUENCE sq_trscnhtndprf_coseqtarascunh; -- ta_rascunho_atend_prof.co_seq_tarascunhoatendprof
+CREATE SEQUENCE sq_trspstmc_coseqtarespostamca; -- ta_resposta_mca.co_seq_tarespostamca
+CREATE SEQUENCE sq_trspstmcpcmc_coseqtarespost; -- ta_respostamca_opcaomca.co_seq_tarespostamcaopcaomca
+CREATE SEQUENCE sq_trtfcctnd_coseqtaretificaca; -- ta_retificacao_atend.co_seq_taretificacaoatend
+CREATE SEQUENCE sq_tsbstncspclrg_coseqtasubsta; -- ta_substancia_espec_alergia.co_seq_tasubstanciaespecalergi
+CREATE SEQUENCE sq_tsnnntfccvlc_coseqtasinanno; -- ta_sinan_notificacao_evolucao.co_seq_tasinannotificacaoevolc
+CREATE SEQUENCE sq_tsrvdrsmtp_coseqtaservidors; -- ta_servidor_smtp.co_seq_taservidorsmtp
+CREATE SEQUENCE sq_tsstmxtrn_coseqtasistemaext; -- ta_sistema_externo.co_seq_tasistemaexterno
+CREATE SEQUENCE sq_tstcfcvlcdnt_coseqtasituaca; -- ta_situacaoface_evolucaodente.co_seq_tasituacaofaceevolucdnt
+CREATE SEQUENCE sq_tstcrzvlcdnt_coseqtasituaca; -- ta_situacaoraiz_evolucaodente.co_seq_tasituacaoraizevolucdnt
+CREATE SEQUENCE sq_ttcdmlls_coseqtatecidomolel; -- ta_tecido_mole_lesao.co_seq_tatecidomolelesao
+CREATE SEQUENCE sq_ttndbsplncdd_coseqtaatendob; -- ta_atend_obs_plano_cuidado.co_seq_taatendobsplanocuidado
+CREATE SEQUENCE sq_ttndbsrspnsvl_coseqtaatendo; -- ta_atend_obs_responsavel.co_seq_taatendobsresponsavel
+CREATE SEQUENCE sq_ttndprcd_coseqtaatendproced; -- ta_atend_proced.co_seq_taatendproced
+CREATE SEQUENCE sq_ttndprfbs_coseqtaatendprofo; -- ta_atend_prof_obs.co_seq_taatendprofobs
+CREATE SEQUENCE sq_ttndprfcndt_coseqtaatendpro; -- ta_atend_prof_conduta.co_seq_taatendprofconduta
+CREATE SEQUENCE sq_ttndprfdnt_coseqtaatendprof; -- ta_atend_prof_odonto.co_seq_taatendprofodonto
+CREATE SEQUENCE sq_ttndprfdnttpfrnc_coseqtaate; -- ta_atend_prof_odonto_tipo_frnc.co_seq_taatendprofodontotpfrnc
+CREATE SEQUENCE sq_ttndprfdnttpncm_coseqtaaten; -- ta_atend_prof_odonto_tipo_encm.co_seq_taatendprofodontotipncm
+CREATE SEQUENCE sq_ttndprfprcltr_coseqtaatendp; -- ta_atend_prof_puericultura.co_seq_taatendprofpuericultura
+CREATE SEQUENCE sq_ttndprfprntl_coseqtaatendpr; -- ta_atend_prof_pre_natal.co_seq_taatendprofprenatal
+CREATE SEQUENCE sq_ttndprftpncmntrn_coseqtaate; -- ta_atend_prof_tipo_encam_intrn.co_seq_taatendproftipoencmntrn
+CREATE SEQUENCE sq_ttndtpsrvc_coseqtaatendtipo; -- ta_atend_tipo_servico.co_seq_taatendtiposervico
+CREATE SEQUENCE sq_ttpsrvc_coseqtatiposervico; -- ta_tipo_servico.co_seq_tatiposervico
+CREATE SEQUENCE sq_ttrpplprfl_coseqtaatorpapel; -- ta_ator_papel_perfil.co_seq_taatorpapelperfil
+CREATE SEQUENCE sq_ttrrtrcddrr_coseqtaterritor; -- ta_territorio_cidadao_erro.co_seq_taterritoriocidadaoerro
+CREATE SEQUENCE sq_ttrrtrdmclrr_coseqtaterrito; -- ta_territorio_domicilio_erro.co_seq_taterritoriodomiciliorr
+CREATE SEQUENCE sq_ttstdmdl_coseqtaatestadomod; -- ta_atestado_modelo.co_seq_taatestadomodelo
+CREATE SEQUENCE sq_ttvcgndmntnln_coseqtaativac; -- ta_ativacao_agendamento_online.co_seq_taativacaoagendamentnln
+CREATE SEQUENCE sq_ttvclbsrvccdd_coseqtaativco; -- ta_ativ_col_observacao_cidadao.co_seq_taativcolobservacaocidd
+CREATE SEQUENCE sq_ttvclcddprtcp_coseqtaativco; -- ta_ativ_col_cidadao_particip.co_seq_taativcolcidadaoparticp
+CREATE SEQUENCE sq_ttvclltnv_coseqtaativcollot; -- ta_ativ_col_lot_env.co_seq_taativcollotenv
+CREATE SEQUENCE sq_ttvclpblclv_coseqtaativcolp; -- ta_ativ_col_publico_alvo.co_seq_taativcolpublicoalvo
+CREATE SEQUENCE sq_ttvclprtcsd_coseqtaativcolp; -- ta_ativ_col_pratica_saude.co_seq_taativcolpraticasaude
+CREATE SEQUENCE sq_ttvclrgstrprtcp_coseqtaativ; -- ta_ativ_col_registro_particip.co_seq_taativcolregistropartcp
+CREATE SEQUENCE sq_ttvcltmrn_coseqtaativcoltem; -- ta_ativ_col_tema_reuniao.co_seq_taativcoltemareuniao
+CREATE SEQUENCE sq_ttvcltmsd_coseqtaativcoltem; -- ta_ativ_col_tema_saude.co_seq_taativcoltemasaude
+CREATE SEQUENCE sq_ttvddcltv_coseqtaatividadec; -- ta_atividade_coletiva.co_seq_taatividadecoletiva
+CREATE SEQUENCE sq_tvcfplcc_coseqtaivcfaplicac; -- ta_ivcf_aplicacao.co_seq_taivcfaplicacao
+CREATE SEQUENCE sq_tvdchmd_coseqtavideochamada; -- ta_videochamada.co_seq_tavideochamada
+CREATE SEQUENCE sq_tvlcbjtv_coseqtaevolucaoobj; -- ta_evolucao_objetivo.co_seq_taevolucaoobjetivo
+CREATE SEQUENCE sq_tvlcdnt_coseqtaevolucaodent; -- ta_evolucao_dente.co_seq_taevolucaodente
+
+CREATE SEQUENCE sq_tvlcdnt_coseqtaevolucaoodon; -- ta_evolucao_odonto.co_seq_taevolucaoodonto
+CREATE SEQUENCE sq_tvlcdntprcd_coseqtaevolucao; -- ta_evolucao_odonto_proced.co_seq_taevolucaoodontoproced
+CREATE SEQUENCE sq_tvlcdntprtbcl_coseqtaevoluc; -- ta_evolucao_odonto_parte_bucal.co_seq_taevolucaoodontopartbcl
+CREATE SEQUENCE sq_tvlcpln_coseqtaevolucaoplan; -- ta_evolucao_plano.co_seq_taevolucaoplano
+CREATE SEQUENCE sq_tvlcplncp_coseqtaevolucaopl; -- ta_evolucao_plano_ciap.co_seq_taevolucaoplanociap
+CREATE SEQUENCE sq_tvlcsbjtv_coseqtaevolucaosu; -- ta_evolucao_subjetivo.co_seq_taevolucaosubjetivo
+CREATE SEQUENCE sq_tvlcsbjtvcp_coseqtaevolucao; -- ta_evolucao_subjetivo_ciap.co_seq_taevolucaosubjetivociap
+CREATE SEQUENCE sq_tvlcvlc_coseqtaevolucaoaval; -- ta_evolucao_avaliacao.co_seq_taevolucaoavaliacao
+CREATE SEQUENCE sq_tvlcvlccpcd_coseqtaevolucao; -- ta_evolucao_avaliacao_ciap_cid.co_seq_taevolucaoavaliacaocpcd
+CREATE SEQUENCE sq_tvlvltpvgsdbcl_coseqtaevola; -- ta_evol_aval_tp_vig_saude_bucl.co_seq_taevolavaltpvigsaudebcl
+CREATE SEQUENCE sq_tvnclcqps_coseqtavinculacao; -- ta_vinculacao_equipes.co_seq_tavinculacaoequipes
+CREATE SEQUENCE sq_tvnclcsrvc_coseqtavinculaca; -- ta_vinculacao_servico.co_seq_tavinculacaoservico
+CREATE SEQUENCE sq_txmclrnccrtn_coseqtaexamecl; -- ta_exame_clearance_creatina.co_seq_taexameclearancecreatin
+CREATE SEQUENCE sq_txmclstrlhdl_coseqtaexameco; -- ta_exame_colesterol_hdl.co_seq_taexamecolesterolhdl
+CREATE SEQUENCE sq_txmclstrlldl_coseqtaexameco; -- ta_exame_colesterol_ldl.co_seq_taexamecolesterolldl
+CREATE SEQUENCE sq_txmclstrlttl_coseqtaexameco; -- ta_exame_colesterol_total.co_seq_taexamecolesteroltotal
+CREATE SEQUENCE sq_txmcrtnsrc_coseqtaexamecrea; -- ta_exame_creatina_serica.co_seq_taexamecreatinaserica
+CREATE SEQUENCE sq_txmhmglbnglcd_coseqtaexameh; -- ta_exame_hemoglobina_glicada.co_seq_taexamehemoglobinaglicd
+CREATE SEQUENCE sq_txmprcltr_coseqtaexamepueri; -- ta_exame_puericultura.co_seq_taexamepuericultura
+CREATE SEQUENCE sq_txmprntl_coseqtaexameprenat; -- ta_exame_prenatal.co_seq_taexameprenatal
+CREATE SEQUENCE sq_txmrqstd_coseqtaexamerequis; -- ta_exame_requisitado.co_seq_taexamerequisitado
+CREATE SEQUENCE sq_txmtrglcrds_coseqtaexametri; -- ta_exame_triglicerideos.co_seq_taexametriglicerideos
+CREATE SEQUENCE sq_unddmddds_cosequnidademedid; -- rl_unidade_medida_dose.co_seq_unidade_medida_dose
+CREATE SEQUENCE sq_unddsdhrs_cosequnidadesaude; -- rl_unidade_saude_horus.co_seq_unidade_saude_horus
+CREATE SEQUENCE sq_unddsdnfbs_cosequnidadesaud; -- tb_unidade_saude_unif_base.co_seq_unidade_saude_unif_base
+CREATE SEQUENCE sq_undsaude_cosequndsaude; -- tb_unidade_saude.co_seq_unidade_saude
+CREATE SEQUENCE sq_unfccbs_cosequnificacaobase; -- tb_unificacao_base.co_seq_unificacao_base
+CREATE SEQUENCE sq_usuario_cosequsuario; -- tb_usuario.co_seq_usuario
+CREATE SEQUENCE sq_vacinacao_coseqvacinacao; -- tb_vacinacao.co_seq_vacinacao
+CREATE SEQUENCE sq_videochamada_coseqvideocham; -- tb_videochamada.co_seq_videochamada
+CREATE SEQUENCE sq_vnclcqps_coseqvinculacaoequ; -- tb_vinculacao_equipes.co_seq_vinculacao_equipes
+CREATE SEQUENCE sq_vnclcsrvc_coseqvinculacaose; -- tb_vinculacao_servico.co_seq_vinculacao_servico
+
+CREATE TABLE "TB_MIGRACAO_DADOS" (
+    installed_rank numeric(38,0),
+    version varchar(50),
+    description varchar(200) NOT NULL,
+    type varchar(20) NOT NULL,
+    script varchar(1000) NOT NULL,
+    checksum numeric(38,0),
+    installed_by varchar(100) NOT NULL,
+    installed_on timestamp NOT NULL,
+    execution_time numeric(38,0) NOT NULL,
+    success boolean NOT NULL,
+    CONSTRAINT pk_tbmigracaodados PRIMARY KEY (installed_rank)
+);
+
+CREATE TABLE rl_aldeia_localidade (
+    co_seq_aldeia_localidade bigint, -- inf
+    co_aldeia bigint, -- inf
+    co_localidade bigint, -- inf
+    CONSTRAINT pk_aldeialocalidade PRIMARY KEY (co_seq_aldeia_localidade)
+);
+
+-- rl_antecedente_ciap: inf: columns may be incomplete
+CREATE TABLE rl_antecedente_ciap (
+    co_prontuario bigint,
+    co_ciap bigint,
+    ds_observacao varchar,
+    CONSTRAINT pk_antecedenteciap PRIMARY KEY (co_prontuario, co_ciap)
+);
+
+-- rl_arquivo_atendprof: inf: columns partly known
+CREATE TABLE rl_arquivo_atendprof (
+    co_seq_arquivo_atendprof bigint,
+    co_arquivo bigint,
+    ds_observacao varchar,
+    no_titulo varchar,
+    CONSTRAINT pk_arquivoatendprof PRIMARY KEY (co_seq_arquivo_atendprof)
+);
+
+CREATE TABLE rl_atend_obs_responsavel (
+    co_seq_atend_obs_responsavel bigint,
+    co_atend_obs bigint,
+    co_responsavel bigint, -- inf
+    st_atendeu_responsavel integer, -- inf
+    CONSTRAINT pk_atendobsresponsavel PRIMARY KEY (co_seq_atend_obs_responsavel)
+);
+
+CREATE TABLE rl_atend_proced (
+    co_seq_atend_proced bigint,
+    st_obrigatorio integer,
+    co_atend_prof bigint NOT NULL,
+    co_proced bigint NOT NULL,
+    co_cid10_principal bigint,
+    st_automatico integer,
+    CONSTRAINT pk_atendproced PRIMARY KEY (co_seq_atend_proced)
+);
+
+CREATE TABLE rl_atend_prof_ad_tipo_inelegvl (
+    co_atend_prof_ad bigint,
+    tp_ad_inelegivel bigint,
+    CONSTRAINT pk_atendprofadtipoinelegvl PRIMARY KEY (co_atend_prof_ad, tp_ad_inelegivel)
+);
+
+CREATE TABLE rl_atend_prof_conduta (
+    co_atend_prof bigint,
+    tp_cds_conduta bigint,
+    CONSTRAINT pk_atendprofconduta PRIMARY KEY (co_atend_prof, tp_cds_conduta)
+);
+
+CREATE TABLE rl_atend_prof_odonto_tipo_encm (
+    co_atend_prof_odonto bigint,
+    tp_encam_odonto bigint,
+    CONSTRAINT pk_atendprofodontotipoencm PRIMARY KEY (co_atend_prof_odonto, tp_encam_odonto)
+);
+
+CREATE TABLE rl_atend_prof_odonto_tipo_frnc (
+    co_atend_prof_odonto bigint,
+    tp_fornecimento_odonto bigint,
+    CONSTRAINT pk_atendprofodontotipofrnc PRIMARY KEY (co_atend_prof_odonto, tp_fornecimento_odonto)
+);
+
+CREATE TABLE rl_atend_prof_pic (
+    co_cds_pic bigint,
+    co_atend_prof bigint,
+    CONSTRAINT pk_atendprofpic PRIMARY KEY (co_atend_prof, co_cds_pic)
+);
+
+CREATE TABLE rl_atend_tipo_servico (
+    tp_servico bigint,
+    co_atend bigint,
+    CONSTRAINT pk_atendtiposervico PRIMARY KEY (co_atend, tp_servico)
+);
+
+CREATE TABLE rl_ativ_col_lot_env (
+    co_seq_ativ_col_lot_env bigint, -- inf
+    co_atividade_coletiva bigint, -- inf
+    co_lotacao_envolvida bigint, -- inf
+    CONSTRAINT pk_ativcollotenv PRIMARY KEY (co_seq_ativ_col_lot_env)
+);
+
+CREATE TABLE rl_ativ_col_pratica_saude (
+    co_seq_ativ_col_pratica_saude bigint, -- inf
+    co_atividade_coletiva bigint, -- inf
+    co_pratica_saude bigint, -- inf
+    CONSTRAINT pk_ativcolpraticasaude PRIMARY KEY (co_seq_ativ_col_pratica_saude)
+);
+
+CREATE TABLE rl_ativ_col_publico_alvo (
+    co_seq_ativ_col_publico_alvo bigint, -- inf
+    co_atividade_coletiva bigint, -- inf
+    co_publico_alvo bigint, -- inf
+    CONSTRAINT pk_ativcolpublicoalvo PRIMARY KEY (co_seq_ativ_col_publico_alvo)
+);
+
+CREATE TABLE rl_ativ_col_tema_reuniao (
+    co_seq_ativ_col_tema_reuniao bigint, -- inf
+    co_atividade_coletiva bigint, -- inf
+    co_tema_reuniao bigint, -- inf
+    CONSTRAINT pk_ativcoltemareuniao PRIMARY KEY (co_seq_ativ_col_tema_reuniao)
+);
+
+CREATE TABLE rl_ativ_col_tema_saude (
+    co_seq_ativ_col_tema_saude bigint, -- inf
+    co_tema_saude bigint, -- inf
+    co_atividade_coletiva bigint, -- inf
+    CONSTRAINT pk_ativcoltemasaude PRIMARY KEY (co_seq_ativ_col_tema_saude)
+);
+
+CREATE TABLE rl_ator_papel_perfil (
+    co_ator_papel bigint,
+    co_perfil bigint,
+    CONSTRAINT pk_atorpapelperfil PRIMARY KEY (co_ator_papel, co_perfil)
+);
+
+CREATE TABLE rl_beneficio_cidadao_aldeado (
+    co_seq_beneficio_cidadao bigint, -- inf
+    co_beneficio bigint, -- inf
+    co_cidadao_aldeado bigint, -- inf
+    CONSTRAINT pk_beneficiocidadaoaldeado PRIMARY KEY (co_seq_beneficio_cidadao)
+);
+
+-- rl_calendario_vacnl_grupo_alvo: inf: columns may be incomplete
+CREATE TABLE rl_calendario_vacnl_grupo_alvo (
+    co_calendario_vacnl_grupo_alvo bigint,
+    co_calendario_vacinal bigint,
+    co_grupo_alvo_vacinacao bigint,
+    co_faixa_etaria_vacinacao bigint,
+    ds_faixa_etaria varchar(255),
+    co_sexo bigint,
+    CONSTRAINT pk_calendariovacnlgrupoalvo PRIMARY KEY (co_calendario_vacnl_grupo_alvo)
+);
+
+CREATE TABLE rl_cds_atend_dom_proced (
+    co_cds_atend_domiciliar bigint,
+    co_proced bigint,
+    CONSTRAINT pk_cdsatenddomproced PRIMARY KEY (co_cds_atend_domiciliar, co_proced)
+);
+
+CREATE TABLE rl_cds_atend_dom_situacao_pres (
+    co_cds_atend_domiciliar bigint,
+    co_cds_situacao_presente bigint,
+    CONSTRAINT pk_cdsatenddomsituacaopres PRIMARY KEY (co_cds_atend_domiciliar, co_cds_situacao_presente)
+);
+
+CREATE TABLE rl_cds_atend_individual_ciap (
+    co_cds_atend_individual bigint,
+    co_ciap bigint,
+    CONSTRAINT pk_cdsatendindividualciap PRIMARY KEY (co_cds_atend_individual, co_ciap)
+);
+
+CREATE TABLE rl_cds_atend_individual_condut (
+    co_cds_atend_individual bigint,
+    tp_cds_conduta bigint,
+    CONSTRAINT pk_cdsatendindividualcondut PRIMARY KEY (co_cds_atend_individual, tp_cds_conduta)
+);
+
+CREATE TABLE rl_cds_atend_individual_exame (
+    co_cds_atend_individual bigint,
+    co_exame bigint,
+    st_solicitado_avaliado varchar(1),
+    CONSTRAINT pk_cdsatendindividualexame PRIMARY KEY (co_cds_atend_individual, co_exame, st_solicitado_avaliado)
+);
+
+CREATE TABLE rl_cds_atend_individual_nasf (
+    co_cds_atend_individual bigint,
+    tp_cds_atend_nasf bigint,
+    CONSTRAINT pk_cdsatendindividualnasf PRIMARY KEY (co_cds_atend_individual, tp_cds_atend_nasf)
+);
+
+CREATE TABLE rl_cds_atend_odont_tip_vig_buc (
+    co_cds_atend_odonto bigint,
+    tp_cds_vig_saude_bucal bigint,
+    CONSTRAINT pk_cdsatendodonttipvigbuc PRIMARY KEY (co_cds_atend_odonto, tp_cds_vig_saude_bucal)
+);
+
+CREATE TABLE rl_cds_atend_odonto_proced (
+    co_cds_atend_odonto bigint,
+    co_proced bigint,
+    qt_atend_odonto_proced integer NOT NULL,
+    CONSTRAINT pk_cdsatendodontoproced PRIMARY KEY (co_cds_atend_odonto, co_proced)
+);
+
+CREATE TABLE rl_cds_atend_odonto_tipo_cnslt (
+    co_cds_atend_odonto bigint,
+    tp_consulta_odonto bigint,
+    CONSTRAINT pk_cdsatendodontotipocnslt PRIMARY KEY (co_cds_atend_odonto, tp_consulta_odonto)
+);
+
+CREATE TABLE rl_cds_atend_odonto_tipo_encam (
+    co_cds_atend_odonto bigint,
+    tp_encam_odonto bigint,
+    CONSTRAINT pk_cdsatendodontotipoencam PRIMARY KEY (co_cds_atend_odonto, tp_encam_odonto)
+);
+
+CREATE TABLE rl_cds_atend_odonto_tipo_fornc (
+    co_cds_atend_odonto bigint,
+    tp_fornecimento_odonto bigint,
+    CONSTRAINT pk_cdsatendodontotipofornc PRIMARY KEY (co_cds_atend_odonto, tp_fornecimento_odonto)
+);
+
+CREATE TABLE rl_cds_aval_eleg_ad_tipo_inelg (
+    co_cds_aval_elegibilidade bigint,
+    tp_ad_inelegivel bigint,
+    CONSTRAINT pk_cdsavalelegadtipoinelg PRIMARY KEY (co_cds_aval_elegibilidade, tp_ad_inelegivel)
+);
+
+CREATE TABLE rl_cds_aval_eleg_cds_situc_prs (
+    co_cds_aval_elegibilidade bigint,
+    tp_cds_situacao_presente bigint,
+    CONSTRAINT pk_cdsavalelegcdssitucprs PRIMARY KEY (co_cds_aval_elegibilidade, tp_cds_situacao_presente)
+);
+
+CREATE TABLE rl_cds_ficha_atend_indivdl_prf (
+    co_cds_ficha_atend_individual bigint,
+    co_cds_prof bigint,
+    CONSTRAINT pk_cdsfichaatendindivdlprf PRIMARY KEY (co_cds_ficha_atend_individual, co_cds_prof)
+);
+
+CREATE TABLE rl_cds_ficha_atend_odonto_prof (
+    co_cds_ficha_atend_odonto bigint,
+    co_cds_prof bigint,
+    CONSTRAINT pk_cdsfichaatendodontoprof PRIMARY KEY (co_cds_ficha_atend_odonto, co_cds_prof)
+);
+
+CREATE TABLE rl_cds_ficha_ativ_col_pratica (
+    co_cds_ficha_ativ_col bigint,
+    co_cds_ativ_col_pratica bigint,
+    CONSTRAINT pk_cdsfichaativcolpratica PRIMARY KEY (co_cds_ficha_ativ_col, co_cds_ativ_col_pratica)
+);
+
+CREATE TABLE rl_cds_ficha_ativ_col_prof (
+    co_cds_ficha_ativ_col bigint,
+    co_cds_prof bigint,
+    CONSTRAINT pk_cdsfichaativcolprof PRIMARY KEY (co_cds_ficha_ativ_col, co_cds_prof)
+);
+
+CREATE TABLE rl_cds_ficha_ativ_col_pub_alvo (
+    co_cds_ficha_ativ_col bigint,
+    co_cds_ativ_col_publico_alvo bigint,
+    CONSTRAINT pk_cdsfichaativcolpubalvo PRIMARY KEY (co_cds_ativ_col_publico_alvo, co_cds_ficha_ativ_col)
+);
+
+CREATE TABLE rl_cds_ficha_ativ_col_tema (
+    co_cds_ficha_ativ_col bigint,
+    co_cds_ativ_col_tema bigint,
+    CONSTRAINT pk_cdsfichaativcoltema PRIMARY KEY (co_cds_ativ_col_tema, co_cds_ficha_ativ_col)
+);
+
+CREATE TABLE rl_cds_proced_adm_medicamento (
+    co_cds_proced bigint,
+    co_proced bigint,
+    co_cds_adm_medicamento bigint,
+    CONSTRAINT pk_cdsprocedadmmedicamento PRIMARY KEY (co_cds_proced, co_proced, co_cds_adm_medicamento)
+);
+
+CREATE TABLE rl_cds_prontuario_unidade_saud (
+    co_prontuario bigint,
+    co_ator_papel bigint,
+    nu_prontuario_interno varchar(255),
+    CONSTRAINT pk_cdsprontuariounidadesaud PRIMARY KEY (co_prontuario, co_ator_papel)
+);
+
+CREATE TABLE rl_cds_visita_dom_motivo (
+    co_cds_visita_domiciliar bigint,
+    co_cds_visita_dom_motivo bigint,
+    CONSTRAINT pk_cdsvisitadommotivo PRIMARY KEY (co_cds_visita_domiciliar, co_cds_visita_dom_motivo)
+);
+
+CREATE TABLE rl_ciap_cid10 (
+    co_ciap bigint,
+    co_cid10 bigint,
+    CONSTRAINT pk_ciapcid10 PRIMARY KEY (co_ciap, co_cid10)
+);
+
+CREATE TABLE rl_credencial_integ_localidade (
+    co_seq_credencl_integ_local bigint, -- inf
+    co_credencial_integracao bigint, -- inf
+    co_localidade bigint, -- inf
+    CONSTRAINT pk_credencialinteglocalidade PRIMARY KEY (co_seq_credencl_integ_local)
+);
+
+CREATE TABLE rl_credencial_integ_recurso (
+    co_seq_credencl_integ_recurso bigint, -- inf
+    co_credencial_integracao bigint, -- inf
+    co_recurso_credencial_integ bigint, -- inf
+    CONSTRAINT pk_credencialintegrecurso PRIMARY KEY (co_seq_credencl_integ_recurso)
+);
+
+CREATE TABLE rl_evol_aval_tp_vig_saude_bucl (
+    co_evolucao_avaliacao bigint,
+    co_tipo_vig_saude_bucal bigint,
+    CONSTRAINT pk_evolavaltpvigsaudebucl PRIMARY KEY (co_evolucao_avaliacao, co_tipo_vig_saude_bucal)
+);
+
+CREATE TABLE rl_evolucao_avaliacao_ciap_cid (
+    co_seq_evolucao_aval_ciap_cid bigint,
+    co_atend_prof bigint NOT NULL,
+    co_ciap bigint,
+    co_cid10 bigint,
+    ds_nota varchar(400),
+    co_unico_problema bigint,
+    CONSTRAINT pk_evolucaoavaliacaociapcid PRIMARY KEY (co_seq_evolucao_aval_ciap_cid)
+);
+
+CREATE TABLE rl_evolucao_odonto_parte_bucal (
+    co_evolucao_odonto bigint,
+    co_parte_bucal bigint,
+    CONSTRAINT pk_evolucaoodontopartebucal PRIMARY KEY (co_evolucao_odonto, co_parte_bucal)
+);
+
+CREATE TABLE rl_evolucao_odonto_proced (
+    co_evolucao_odonto bigint,
+    co_proced bigint,
+    CONSTRAINT pk_evolucaoodontoproced PRIMARY KEY (co_evolucao_odonto, co_proced)
+);
+
+-- rl_evolucao_plano_ciap: inf: columns may be incomplete
+CREATE TABLE rl_evolucao_plano_ciap (
+    co_seq_evolucao_plano_ciap bigint,
+    co_atend_prof bigint NOT NULL,
+    co_ciap bigint,
+    ds_nota varchar(400),
+    co_proced bigint,
+    CONSTRAINT pk_evolucaoplanociap PRIMARY KEY (co_seq_evolucao_plano_ciap)
+);
+
+CREATE TABLE rl_evolucao_subjetivo_ciap (
+    co_seq_evolucao_subjetivo_ciap bigint,
+    co_atend_prof bigint NOT NULL,
+    co_ciap bigint NOT NULL,
+    ds_nota varchar(400),
+    CONSTRAINT pk_evolucaosubjetivociap PRIMARY KEY (co_seq_evolucao_subjetivo_ciap)
+);
+
+CREATE TABLE rl_grupo_ativ_col_cidadao (
+    co_seq_grp_ativ_col_cidadao bigint,
+    co_grupo bigint NOT NULL,
+    co_cidadao bigint NOT NULL,
+    st_cidadao varchar(32),
+    CONSTRAINT pk_grupoativcolcidadao PRIMARY KEY (co_seq_grp_ativ_col_cidadao),
+    CONSTRAINT uk_grupoativcolcidadao_cogrupo UNIQUE (co_grupo, co_cidadao)
+);
+
+CREATE TABLE rl_grupo_ativ_col_prof (
+    co_seq_grp_ativ_col_prof bigint,
+    co_grupo bigint NOT NULL,
+    co_prof bigint NOT NULL,
+    st_prof varchar(32),
+    CONSTRAINT pk_grupoativcolprof PRIMARY KEY (co_seq_grp_ativ_col_prof),
+    CONSTRAINT uk_grupoativcolprof_cogrupo UNIQUE (co_grupo, co_prof)
+);
+
+CREATE TABLE rl_grupo_condicao_ciap_cid (
+    co_seq_grupo_ciap_cid bigint,
+    co_grupo_condicao bigint NOT NULL,
+    co_ciap bigint,
+    co_cid10 bigint,
+    CONSTRAINT pk_grupocondicaociapcid PRIMARY KEY (co_seq_grupo_ciap_cid)
+);
+
+CREATE TABLE rl_historico_cabecalho (
+    co_ficha_origem_concatenacao bigint NOT NULL,
+    co_ficha_concatenada bigint,
+    CONSTRAINT pk_historicocabecalho PRIMARY KEY (co_ficha_concatenada)
+);
+
+-- rl_inscrito_topico_notificacao: inf: columns partly known
+CREATE TABLE rl_inscrito_topico_notificacao (
+    co_seq_inscrito_topico_noti bigint, -- inf
+    CONSTRAINT pk_inscritotopiconotificacao PRIMARY KEY (co_seq_inscrito_topico_noti)
+);
+
+-- rl_lote_credencial_integracao: inf: columns partly known
+CREATE TABLE rl_lote_credencial_integracao (
+    co_seq_lote_credencial_integrc bigint, -- inf
+    CONSTRAINT pk_lotecredencialintegracao PRIMARY KEY (co_seq_lote_credencial_integrc)
+);
+
+CREATE TABLE rl_manifest_alergiaevolucao (
+    co_manifestacao_alergia bigint, -- inf
+    co_alergia_evolucao bigint, -- inf
+    CONSTRAINT pk_manifestalergiaevolucao PRIMARY KEY (co_manifestacao_alergia, co_alergia_evolucao)
+);
+
+-- rl_perfil_cbo_padrao: inf: columns may be incomplete
+CREATE TABLE rl_perfil_cbo_padrao (
+    co_cbo bigint,
+    no_perfil_padrao varchar(100),
+    no_perfil_padrao_ad varchar(100),
+    CONSTRAINT pk_perfilcbopadrao PRIMARY KEY (co_cbo, no_perfil_padrao)
+);
+
+CREATE TABLE rl_proced_atributo_complem (
+    co_proced bigint,
+    co_atributo_complem bigint,
+    dt_competencia varchar(60) NOT NULL,
+    st_ativo integer NOT NULL,
+    CONSTRAINT pk_procedatributocomplem PRIMARY KEY (co_proced, co_atributo_complem)
+);
+
+-- rl_proced_cbo: inf: columns may be incomplete
+CREATE TABLE rl_proced_cbo (
+    co_proced bigint,
+    co_cbo bigint,
+    dt_competencia varchar(6) NOT NULL,
+    st_ativo integer NOT NULL,
+    CONSTRAINT pk_procedcbo PRIMARY KEY (co_cbo, co_proced)
+);
+
+CREATE TABLE rl_proced_cds_proced (
+    co_cds_proced bigint,
+    co_proced bigint,
+    CONSTRAINT pk_procedcdsproced PRIMARY KEY (co_cds_proced, co_proced)
+);
+
+-- rl_proced_cid10: inf: columns may be incomplete
+CREATE TABLE rl_proced_cid10 (
+    co_cid10 bigint,
+    co_proced bigint,
+    dt_competencia varchar(6) NOT NULL,
+    st_ativo integer NOT NULL,
+    st_cid_principal integer,
+    CONSTRAINT pk_procedcid10 PRIMARY KEY (co_cid10, co_proced)
+);
+
+CREATE TABLE rl_proced_exame_detalhe (
+    co_seq_proced_exame_detalhe bigint,
+    co_proced bigint,
+    co_exame_detalhe bigint,
+    CONSTRAINT pk_procedexamedetalhe PRIMARY KEY (co_seq_proced_exame_detalhe)
+);
+
+CREATE TABLE rl_proced_grupo_exame (
+    co_seq_proced_grupo_exame bigint,
+    co_grupo_exame bigint NOT NULL,
+    co_proced bigint NOT NULL,
+    CONSTRAINT pk_procedgrupoexame PRIMARY KEY (co_seq_proced_grupo_exame),
+    CONSTRAINT uk_procedgrupoexame_cogrupoexa UNIQUE (co_grupo_exame, co_proced)
+);
+
+CREATE TABLE rl_proced_tipo_registro (
+    co_proced bigint,
+    tp_registro bigint,
+    dt_competencia varchar(6) NOT NULL,
+    st_ativo integer NOT NULL,
+    CONSTRAINT pk_procedtiporegistro PRIMARY KEY (co_proced, tp_registro)
+);
+
+CREATE TABLE rl_prof_municipio (
+    co_localidade bigint,
+    co_ator_papel bigint,
+    CONSTRAINT pk_profmunicipio PRIMARY KEY (co_ator_papel, co_localidade)
+);
+
+CREATE TABLE rl_qst_associacao_opcao_pergnt (
+    co_qst_associacao_pergunta bigint,
+    co_qst_opcao_pergunta bigint,
+    CONSTRAINT pk_qstassociacaoopcaopergnt PRIMARY KEY (co_qst_associacao_pergunta, co_qst_opcao_pergunta)
+);
+
+CREATE TABLE rl_qst_resposta_opcao_pergunta (
+    co_qst_resposta bigint,
+    co_qst_opcao_pergunta bigint,
+    CONSTRAINT pk_qstrespostaopcaopergunta PRIMARY KEY (co_qst_resposta, co_qst_opcao_pergunta)
+);
+
+CREATE TABLE rl_recurso_acao (
+    co_recurso bigint,
+    nu_acao integer,
+    nu_obrigacao integer,
+    CONSTRAINT pk_recursoacao PRIMARY KEY (co_recurso, nu_acao, nu_obrigacao)
+);
+
+CREATE TABLE rl_respostamca_opcaomca (
+    co_seq_respostamca_opcaomca bigint, -- inf
+    co_resposta_mca bigint, -- inf
+    co_opcao_mca bigint, -- inf
+    CONSTRAINT pk_respostamcaopcaomca PRIMARY KEY (co_seq_respostamca_opcaomca)
+);
+
+CREATE TABLE rl_situacaoface_evolucaodente (
+    co_seq_stface_evodente bigint, -- inf
+    co_situacao_face bigint, -- inf
+    co_evolucao_dente bigint, -- inf
+    CONSTRAINT pk_situacaofaceevolucaodente PRIMARY KEY (co_seq_stface_evodente)
+);
+
+CREATE TABLE rl_situacaoraiz_evolucaodente (
+    co_seq_straiz_evodente bigint, -- inf
+    co_situacao_raiz bigint, -- inf
+    co_evolucao_dente bigint, -- inf
+    CONSTRAINT pk_situacaoraizevolucaodente PRIMARY KEY (co_seq_straiz_evodente)
+);
+
+CREATE TABLE rl_tecido_mole_lesao (
+    co_seq_rl_tecido_mole_lesao bigint, -- inf
+    co_tecido_mole bigint, -- inf
+    co_lesao bigint, -- inf
+    CONSTRAINT pk_tecidomolelesao PRIMARY KEY (co_seq_rl_tecido_mole_lesao)
+);
+
+CREATE TABLE rl_tipo_atend_proced_automatic (
+    co_proced_automatico bigint,
+    tp_atend bigint,
+    CONSTRAINT pk_tipoatendprocedautomatic PRIMARY KEY (co_proced_automatico, tp_atend)
+);
+
+CREATE TABLE rl_tipo_consulta_odnt_prc_auto (
+    co_proced_automatico bigint,
+    tp_consulta_odonto bigint,
+    CONSTRAINT pk_tipoconsultaodntprcauto PRIMARY KEY (co_proced_automatico, tp_consulta_odonto)
+);
+
+CREATE TABLE rl_tipo_encam_odonto_procd_aut (
+    co_proced_automatico bigint,
+    tp_encam_odonto bigint,
+    CONSTRAINT pk_tipoencamodontoprocdaut PRIMARY KEY (co_proced_automatico, tp_encam_odonto)
+);
+
+-- rl_tipo_servico_padrao: inf: columns partly known
+CREATE TABLE rl_tipo_servico_padrao (
+    co_seq_rl_tipo_servico_padrao bigint, -- inf
+    CONSTRAINT pk_tiposervicopadrao PRIMARY KEY (co_seq_rl_tipo_servico_padrao)
+);
+
+-- rl_unidade_medida_dose: inf: columns partly known
+CREATE TABLE rl_unidade_medida_dose (
+    co_seq_unidade_medida_dose bigint, -- inf
+    CONSTRAINT pk_unidademedidadose PRIMARY KEY (co_seq_unidade_medida_dose)
+);
+
+CREATE TABLE rl_unidade_saude_complexidade (
+    co_ator_papel bigint,
+    co_complexidade bigint,
+    CONSTRAINT pk_unidadesaudecomplexidade PRIMARY KEY (co_complexidade, co_ator_papel)
+);
+
+CREATE TABLE rl_unidade_saude_horus (
+    co_unidade_saude bigint NOT NULL,
+    co_unidade_saude_horus bigint NOT NULL,
+    co_seq_unidade_saude_horus bigint,
+    CONSTRAINT pk_unidadesaudehorus PRIMARY KEY (co_seq_unidade_saude_horus)
+);
+
+CREATE TABLE rl_unidade_saude_tipo_servico (
+    tp_servico bigint,
+    co_ator_papel bigint,
+    CONSTRAINT pk_unidadesaudetiposervico PRIMARY KEY (co_ator_papel, tp_servico)
+);
+
+CREATE TABLE rl_via_adm_local_apl_vacina (
+    co_via_adm_vacina bigint,
+    co_local_apl_vacina bigint,
+    CONSTRAINT pk_viaadmlocalaplvacina PRIMARY KEY (co_via_adm_vacina, co_local_apl_vacina)
+);
+
+CREATE TABLE spring_session (
+    primary_id varchar(36),
+    session_id varchar(36) NOT NULL,
+    creation_time bigint NOT NULL,
+    last_access_time bigint NOT NULL,
+    max_inactive_interval integer NOT NULL,
+    expiry_time bigint NOT NULL,
+    principal_name varchar(100),
+    CONSTRAINT pk_springsession PRIMARY KEY (primary_id),
+    CONSTRAINT uk_springsession_sessionid UNIQUE (session_id)
+);
+
+CREATE TABLE spring_session_attributes (
+    session_primary_id varchar(36),
+    attribute_name varchar(200),
+    attribute_bytes bytea NOT NULL,
+    CONSTRAINT pk_springsessionattributes PRIMARY KEY (session_primary_id, attribute_name)
+);
+
+-- tb_acomp_cidadaos_vinc_prcs: inf: columns partly known
+CREATE TABLE tb_acomp_cidadaos_vinc_prcs (
+    co_seq_acomp_cidad_vinc_prcs bigint, -- inf
+    CONSTRAINT pk_acompcidadaosvincprcs PRIMARY KEY (co_seq_acomp_cidad_vinc_prcs)
+);
+
+-- tb_acomp_cidadaos_vinculados: inf: columns partly known
+CREATE TABLE tb_acomp_cidadaos_vinculados (
+    co_seq_acomp_cidadaos_vinc bigint, -- inf
+    nu_cns_cidadao varchar,
+    nu_cpf_cidadao varchar,
+    dt_nascimento_cidadao date,
+    ds_cep_domicilio varchar,
+    ds_cep_tb_cidadao varchar,
+    ds_complemento_domicilio varchar,
+    ds_complemento_tb_cidadao varchar,
+    ds_logradouro_domicilio varchar,
+    ds_logradouro_domicilio_filtro varchar,
+    ds_logradouro_tb_cidadao varchar,
+    ds_logradouro_tb_cidadao_filtr varchar,
+    no_bairro_domicilio varchar,
+    no_bairro_domicilio_filtro varchar,
+    no_bairro_tb_cidadao varchar,
+    no_bairro_tb_cidadao_filtro varchar,
+    no_tipo_logradouro_domicilio varchar,
+    no_tipo_logradouro_tb_cidadao varchar,
+    nu_fone_residencial varchar,
+    nu_telefone_celular varchar,
+    nu_telefone_contato varchar,
+    co_cidadao bigint, -- inf
+    nu_cnes_vinc_equipe varchar(20), -- inf
+    nu_ine_vinc_equipe varchar(20), -- inf
+    no_cidadao varchar(255), -- inf
+    no_social_cidadao varchar(255), -- inf
+    no_sexo_cidadao varchar(255), -- inf
+    tp_identidade_genero_cidadao bigint, -- inf
+    dt_ultima_atualizacao_cidadao timestamp, -- inf
+    dt_atualizacao_fcd timestamp, -- inf
+    nu_numero_tb_cidadao varchar(20), -- inf
+    st_possui_fci integer, -- inf
+    st_possui_fcdt integer, -- inf
+    st_usar_cadastro_individual integer, -- inf
+    co_unico_ultima_ficha varchar(96), -- inf
+    no_raca_cor varchar(255), -- inf
+    CONSTRAINT pk_acompcidadaosvinculados PRIMARY KEY (co_seq_acomp_cidadaos_vinc)
+);
+
+CREATE TABLE tb_ad_cidadao (
+    co_seq_ad_cidadao bigint,
+    co_equipe bigint,
+    dt_admissao timestamp,
+    co_ad_modalidade bigint,
+    co_ad_origem bigint,
+    no_especificacao_origem varchar(255),
+    co_cid10_principal bigint,
+    co_cid10_causa_associada bigint,
+    co_ad_destino bigint,
+    dt_saida timestamp,
+    dt_ultima_visita timestamp,
+    dt_proxima_visita timestamp,
+    co_prontuario bigint,
+    co_cid10_secundario_2 bigint,
+    dt_reg_obito timestamptz,
+    st_cidadao_sincronizado integer,
+    st_dt_saida_restaurada integer,
+    st_dt_saida_futura integer,
+    nu_documento_obito varchar(16),
+    co_unico_ad_cidadao_obito bigint,
+    co_unico_ad_cidadao bigint,
+    CONSTRAINT pk_adcidadao PRIMARY KEY (co_seq_ad_cidadao)
+);
+
+CREATE TABLE tb_ad_destino (
+    co_seq_ad_destino bigint,
+    no_ad_destino varchar(100),
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_addestino PRIMARY KEY (co_seq_ad_destino)
+);
+
+CREATE TABLE tb_ad_modalidade (
+    co_seq_ad_modalidade bigint,
+    no_ad_modalidade varchar(100),
+    no_identificador varchar(100),
+    CONSTRAINT pk_admodalidade PRIMARY KEY (co_seq_ad_modalidade)
+);
+
+CREATE TABLE tb_ad_origem (
+    co_ad_origem bigint,
+    no_ad_origem varchar(100),
+    nu_ordem_origem integer,
+    no_identificador varchar(255),
+    CONSTRAINT pk_adorigem PRIMARY KEY (co_ad_origem)
+);
+
+CREATE TABLE tb_ad_questao (
+    co_seq_ad_questao bigint,
+    ds_ad_questao varchar(255),
+    co_ad_cidadao bigint,
+    st_ad_questao bigint,
+    nu_ordem integer,
+    co_situacao_presente bigint,
+    co_unico_ad_questao bigint,
+    CONSTRAINT pk_adquestao PRIMARY KEY (co_seq_ad_questao)
+);
+
+CREATE TABLE tb_ad_resposta (
+    co_seq_ad_resposta bigint,
+    co_unico_ad_questao bigint,
+    st_ad_resposta bigint,
+    co_atend_prof_ad bigint,
+    CONSTRAINT pk_adresposta PRIMARY KEY (co_seq_ad_resposta)
+);
+
+CREATE TABLE tb_ad_sync_entity (
+    co_seq_ad_sync_entity bigint,
+    nu_token varchar(100) NOT NULL,
+    co_value bigint,
+    tp_sync_entity varchar(30) NOT NULL,
+    ds_value varchar(255),
+    CONSTRAINT pk_adsyncentity PRIMARY KEY (co_seq_ad_sync_entity)
+);
+
+CREATE TABLE tb_ad_tipo_elegivel (
+    co_ad_tipo_elegivel bigint,
+    no_ad_tipo_elegivel varchar(100) NOT NULL,
+    no_identificador varchar(100) NOT NULL,
+    CONSTRAINT pk_adtipoelegivel PRIMARY KEY (co_ad_tipo_elegivel)
+);
+
+CREATE TABLE tb_ad_tipo_inelegivel (
+    co_ad_tipo_inelegivel bigint,
+    no_ad_tipo_inelegivel varchar(150) NOT NULL,
+    no_identificador varchar(150) NOT NULL,
+    CONSTRAINT pk_adtipoinelegivel PRIMARY KEY (co_ad_tipo_inelegivel)
+);
+
+CREATE TABLE tb_ad_transmissao_sessao (
+    co_unico_transmissao_sessao varchar(36),
+    dt_tempo_sessao timestamp,
+    ds_conteudo bytea,
+    ds_dado_usuario bytea,
+    CONSTRAINT pk_adtransmissaosessao PRIMARY KEY (co_unico_transmissao_sessao)
+);
+
+CREATE TABLE tb_adm_geral (
+    co_ator_papel bigint,
+    st_instalacao_terminada integer,
+    CONSTRAINT pk_admgeral PRIMARY KEY (co_ator_papel)
+);
+
+CREATE TABLE tb_adm_municipal (
+    co_ator_papel bigint,
+    co_localidade bigint,
+    ds_autorizacao varchar(225),
+    st_instalacao_terminada integer,
+    dt_inativacao timestamp,
+    dt_adicao timestamp,
+    CONSTRAINT pk_admmunicipal PRIMARY KEY (co_ator_papel)
+);
+
+CREATE TABLE tb_agend_compartilhado (
+    co_seq_agend_compartilhado bigint, -- inf
+    nu_telefone_prof_participante varchar,
+    ds_email_prof_participante varchar,
+    co_agend_principal bigint, -- inf
+    CONSTRAINT pk_agendcompartilhado PRIMARY KEY (co_seq_agend_compartilhado)
+);
+
+-- tb_agenda_fixada_ator_papel: inf: columns partly known
+CREATE TABLE tb_agenda_fixada_ator_papel (
+    co_seq_ag_fixada_ator_papel bigint, -- inf
+    co_ator_papel bigint, -- inf
+    CONSTRAINT pk_agendafixadaatorpapel PRIMARY KEY (co_seq_ag_fixada_ator_papel)
+);
+
+-- tb_agendado: inf: columns may be incomplete
+CREATE TABLE tb_agendado (
+    co_seq_agendado bigint,
+    dt_agendado timestamp,
+    hr_inicial_agendado timestamp,
+    ds_observacao varchar(400),
+    st_agendado bigint NOT NULL,
+    co_lotacao_agendada bigint,
+    co_motivo_reserva bigint,
+    ds_outro_motivo_reserva varchar(600),
+    co_origem bigint,
+    co_prontuario bigint,
+    co_lotacao_criadora bigint,
+    dt_criacao timestamptz,
+    uuid_agendamento varchar(36),
+    dt_ultima_tentativa_envio timestamp,
+    st_sincronizacao varchar(48) NOT NULL,
+    ds_ultima_tentativa text,
+    st_cidadao_agendamento_online varchar(48),
+    st_fora_ubs integer NOT NULL,
+    co_local_atend bigint,
+    tp_agendamento integer,
+    st_enviou_email_cidadao integer,
+    CONSTRAINT pk_agendado PRIMARY KEY (co_seq_agendado),
+    CONSTRAINT uk_agendado_uuidagendamento UNIQUE (uuid_agendamento)
+);
+
+-- tb_aldeia: inf: columns partly known
+CREATE TABLE tb_aldeia (
+    co_aldeia bigint, -- inf
+    nu_cep varchar,
+    no_aldeia varchar(255), -- inf
+    no_aldeia_filtro varchar(255), -- inf
+    nu_ano_contato_indigena integer, -- inf
+    CONSTRAINT pk_aldeia PRIMARY KEY (co_aldeia)
+);
+
+CREATE TABLE tb_alergia (
+    co_seq_alergia bigint,
+    co_categoria_agente_causador bigint NOT NULL,
+    no_substancia_especifica varchar(300) NOT NULL,
+    no_substancia_especifica_filtr varchar(300) NOT NULL,
+    co_ultima_alergia_evolucao bigint,
+    co_prontuario bigint,
+    co_unico_alergia bigint,
+    CONSTRAINT pk_alergia PRIMARY KEY (co_seq_alergia)
+);
+
+-- tb_alergia_evolucao: inf: columns may be incomplete
+CREATE TABLE tb_alergia_evolucao (
+    co_seq_alergia_evolucao bigint,
+    co_unico_alergia bigint,
+    no_manifestacoes varchar(800),
+    dt_instalacao date,
+    st_alergia_avaliada integer,
+    co_criticidade_alergia bigint NOT NULL,
+    no_evolucao varchar(800),
+    co_atend_prof bigint NOT NULL,
+    ds_observacao varchar,
+    co_tipo_reacao_alergia bigint, -- inf
+    co_grau_certeza_alergia bigint, -- inf
+    CONSTRAINT pk_alergiaevolucao PRIMARY KEY (co_seq_alergia_evolucao)
+);
+
+CREATE TABLE tb_alim_bebida (
+    co_alim_bebida bigint,
+    ds_alim_bebida varchar(255),
+    CONSTRAINT pk_alimbebida PRIMARY KEY (co_alim_bebida)
+);
+
+-- tb_animais_domicilio: inf: columns partly known
+CREATE TABLE tb_animais_domicilio (
+    co_seq_animais_domicilio bigint, -- inf
+    co_cds_domicilio bigint, -- inf
+    tp_animal integer, -- inf
+    qt_animal integer, -- inf
+    CONSTRAINT pk_animaisdomicilio PRIMARY KEY (co_seq_animais_domicilio)
+);
+
+-- tb_antecedente: inf: columns may be incomplete
+CREATE TABLE tb_antecedente (
+    co_prontuario bigint,
+    ds_cirurgia varchar(400),
+    ds_internacao varchar(400),
+    ds_alergia_medicamento varchar(400),
+    ds_observacao varchar(400),
+    ds_aborto varchar(255),
+    ds_parto varchar(255),
+    qt_aborto varchar(255),
+    ds_natimorto varchar(255),
+    ds_recem_nascido varchar(255),
+    ds_cesaria varchar(255),
+    ds_parto_domiciliar varchar(255),
+    ds_filho_vivo varchar(255),
+    ds_obito_antes_primeira_semana varchar(255),
+    ds_gestacao varchar(255),
+    ds_parto_vaginal varchar(255),
+    ds_obito_apos_primeira_semana varchar(255),
+    dt_ultimo_parto timestamp,
+    qt_recem_nascido_acima varchar(255),
+    qt_nascidos_vivos varchar(255),
+    st_parto_menos_de_um_ano integer,
+    dt_ultima_atualizacao_pessoal timestamp,
+    dt_ultima_atualizacao_gestacnl timestamp,
+    nu_peso varchar(255),
+    nu_altura varchar(255),
+    nu_perimetro_cefalico varchar(255),
+    nu_apgar_um varchar(255),
+    nu_apgar_cinco varchar(255),
+    nu_apgar_dez varchar(255),
+    tp_gravidez varchar(255),
+    tp_parto varchar(255),
+    nu_ig_semanas varchar(255),
+    nu_ig_dias varchar(255),
+    dt_ultima_atualizacao_puericu timestamp,
+    CONSTRAINT pk_antecedente PRIMARY KEY (co_prontuario)
+);
+
+CREATE TABLE tb_antecedente_historico (
+    co_seq_antecedente_historico bigint,
+    co_atend_prof bigint,
+    CONSTRAINT pk_antecedentehistorico PRIMARY KEY (co_seq_antecedente_historico)
+);
+
+-- tb_antecedente_item: inf: columns may be incomplete
+CREATE TABLE tb_antecedente_item (
+    co_seq_antecedente_item bigint,
+    co_antecedente_historico bigint,
+    ds_valor_item varchar(255),
+    st_valor_item integer,
+    tp_antecedente_item bigint,
+    CONSTRAINT pk_antecedenteitem PRIMARY KEY (co_seq_antecedente_item)
+);
+
+CREATE TABLE tb_antecedente_tipo_item (
+    co_antecedente_tipo_item bigint,
+    no_antecedente_tipo_item varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_antecedentetipoitem PRIMARY KEY (co_antecedente_tipo_item)
+);
+
+CREATE TABLE tb_aplicacao_medicamento (
+    co_aplicacao_medicamento bigint,
+    no_aplicacao_medicamento varchar(100) NOT NULL,
+    no_aplicacao_med_filtro varchar(100),
+    nu_frequencia_instalacao integer,
+    CONSTRAINT pk_aplicacaomedicamento PRIMARY KEY (co_aplicacao_medicamento)
+);
+
+CREATE TABLE tb_arcada (
+    co_parte_bucal bigint,
+    CONSTRAINT pk_arcada PRIMARY KEY (co_parte_bucal)
+);
+
+-- tb_arquivo: inf: columns may be incomplete
+CREATE TABLE tb_arquivo (
+    co_seq_arquivo bigint,
+    no_arquivo varchar,
+    dt_criacao timestamp,
+    oi_conteudo oid, -- inf
+    ds_tipo_mime varchar(100), -- inf
+    CONSTRAINT pk_arquivo PRIMARY KEY (co_seq_arquivo)
+);
+
+-- tb_arquivo_temporario: inf: columns partly known
+CREATE TABLE tb_arquivo_temporario (
+    co_seq_arquivo_temporario bigint,
+    bl_arquivo bytea,
+    st_arquivo varchar,
+    dt_inicio_geracao timestamp, -- inf
+    co_usuario bigint, -- inf
+    ds_identificador text, -- inf
+    CONSTRAINT pk_arquivotemporario PRIMARY KEY (co_seq_arquivo_temporario)
+);
+
+-- tb_assinatura_eletronica_atend: inf: columns partly known
+CREATE TABLE tb_assinatura_eletronica_atend (
+    co_seq_assinatura_eletro_atend bigint, -- inf
+    bl_arquivo_assinado bytea,
+    CONSTRAINT pk_assinaturaeletronicaatend PRIMARY KEY (co_seq_assinatura_eletro_atend)
+);
+
+-- tb_atend: inf: columns may be incomplete
+CREATE TABLE tb_atend (
+    co_seq_atend bigint,
+    dt_fim timestamp,
+    dt_inicio timestamp NOT NULL,
+    qt_referencia bigint,
+    st_atend bigint NOT NULL,
+    co_agendado bigint,
+    co_classificacao_risco bigint,
+    co_prontuario bigint NOT NULL,
+    co_unidade_saude bigint NOT NULL,
+    co_atend_prof bigint,
+    dt_encaminhamento timestamp,
+    st_fechado_automaticamente integer,
+    co_unico_atend varchar(96),
+    tp_local_atend bigint,
+    st_registro_tardio integer NOT NULL,
+    no_justificativa_reg_tardio varchar(50),
+    dt_criacao_registro timestamptz,
+    dt_ultima_alteracao_status timestamp NOT NULL,
+    co_equipe bigint,
+    co_responsavel bigint, -- inf
+    nu_responsavel_anterior bigint, -- inf
+    CONSTRAINT pk_atend PRIMARY KEY (co_seq_atend),
+    CONSTRAINT uk_atend_coagendado UNIQUE (co_agendado)
+);
+
+-- tb_atend_obs: inf: columns partly known
+CREATE TABLE tb_atend_obs (
+    co_seq_atend_obs bigint,
+    co_atend bigint, -- inf
+    dt_inicio timestamp, -- inf
+    CONSTRAINT pk_atendobs PRIMARY KEY (co_seq_atend_obs)
+);
+
+-- tb_atend_obs_plano_cuidado: inf: columns partly known
+CREATE TABLE tb_atend_obs_plano_cuidado (
+    co_seq_atend_obs_plano_cuidado bigint,
+    co_atend_prof_obs bigint,
+    ds_descricao text, -- inf
+    CONSTRAINT pk_atendobsplanocuidado PRIMARY KEY (co_seq_atend_obs_plano_cuidado)
+);
+
+-- tb_atend_prof: inf: columns may be incomplete
+CREATE TABLE tb_atend_prof (
+    co_seq_atend_prof bigint,
+    dt_fim timestamp,
+    dt_inicio timestamp,
+    co_atend bigint NOT NULL,
+    co_atend_prof_tipo_encam_intrn bigint,
+    co_lotacao bigint,
+    tp_atend_prof bigint NOT NULL,
+    st_atend_prof bigint NOT NULL,
+    st_atend_enviado integer,
+    co_unico_ad_cidadao bigint,
+    co_classificacao_risco bigint,
+    co_unico_atend_prof varchar(96),
+    tp_atend bigint,
+    nu_conselho_classe varchar(100),
+    co_uf_emissora_conselho_classe bigint,
+    co_conselho_classe bigint,
+    ds_versao_ficha varchar(30),
+    co_racionalidade_saude bigint,
+    co_lotacao_atend_compartilhado bigint,
+    st_registro_historico integer,
+    nu_revisao integer,
+    st_cancelado integer,
+    tp_participacao_cidadao bigint, -- inf
+    co_marcador_consumo_alim bigint, -- inf
+    CONSTRAINT pk_atendprof PRIMARY KEY (co_seq_atend_prof)
+);
+
+CREATE TABLE tb_atend_prof_ad (
+    co_atend_prof_ad bigint,
+    st_elegivel integer,
+    co_ad_origem bigint,
+    co_ad_modalidade bigint,
+    co_ad_destino bigint,
+    co_ad_tipo_elegivel bigint,
+    nu_serial_aplicativo varchar(100),
+    ds_fabricante_dispositivo varchar(100),
+    ds_modelo_dispositivo varchar(100),
+    co_cid10_principal bigint,
+    co_cid10_secundario_1 bigint,
+    co_cid10_secundario_2 bigint,
+    nu_cns_cuidador varchar(16),
+    no_cuidador varchar(255),
+    tp_cds_cuidador bigint,
+    dt_nascimento_cuidador date,
+    nu_cpf_cuidador varchar(11),
+    CONSTRAINT pk_atendprofad PRIMARY KEY (co_atend_prof_ad)
+);
+
+CREATE TABLE tb_atend_prof_ad_qst (
+    co_seq_atend_prof_ad_qst bigint,
+    ds_atend_prof_ad_qst varchar(100),
+    st_atend_prof_ad_qst integer,
+    nu_ordem integer,
+    co_atend_prof_ad bigint,
+    co_situacao_presente bigint,
+    CONSTRAINT pk_atendprofadqst PRIMARY KEY (co_seq_atend_prof_ad_qst)
+);
+
+CREATE TABLE tb_atend_prof_obs (
+    co_atend_prof_obs bigint,
+    co_atend_obs bigint,
+    CONSTRAINT pk_atendprofobs PRIMARY KEY (co_atend_prof_obs)
+);
+
+-- tb_atend_prof_odonto: inf: columns may be incomplete
+CREATE TABLE tb_atend_prof_odonto (
+    co_atend_prof_odonto bigint,
+    tp_consulta_odonto bigint,
+    ds_observacao_rpc varchar,
+    CONSTRAINT pk_atendprofodonto PRIMARY KEY (co_atend_prof_odonto)
+);
+
+CREATE TABLE tb_atend_prof_pre_natal (
+    co_atend_prof_pre_natal bigint,
+    co_unico_pre_natal bigint,
+    tp_edema bigint,
+    st_gravidez_planejada integer,
+    st_movimentacao_fetal integer,
+    CONSTRAINT pk_atendprofprenatal PRIMARY KEY (co_atend_prof_pre_natal)
+);
+
+CREATE TABLE tb_atend_prof_puericultura (
+    co_atend_prof_puericultura bigint,
+    tp_aleitamento_materno bigint,
+    CONSTRAINT pk_atendprofpuericultura PRIMARY KEY (co_atend_prof_puericultura)
+);
+
+CREATE TABLE tb_atend_prof_tipo_encam_intrn (
+    co_seq_atend_prof_tipo_enc_int bigint,
+    co_agendado bigint,
+    co_atend bigint,
+    co_lotacao bigint,
+    tp_encam_interno bigint NOT NULL,
+    st_agendado integer,
+    CONSTRAINT pk_atendproftipoencamintrn PRIMARY KEY (co_seq_atend_prof_tipo_enc_int)
+);
+
+-- tb_atestado: inf: columns may be incomplete
+CREATE TABLE tb_atestado (
+    co_seq_atestado bigint,
+    dt_atestado timestamp,
+    ds_atestado text,
+    st_impresso integer,
+    co_atend_prof bigint,
+    co_prontuario bigint,
+    im_qrcode_atestado text,
+    tp_atestado bigint, -- inf
+    co_cid10 bigint, -- inf
+    CONSTRAINT pk_atestado PRIMARY KEY (co_seq_atestado)
+);
+
+-- tb_atestado_modelo: inf: columns partly known
+CREATE TABLE tb_atestado_modelo (
+    co_seq_atestado_modelo bigint, -- inf
+    no_modelo varchar(255), -- inf
+    ds_modelo text, -- inf
+    CONSTRAINT pk_atestadomodelo PRIMARY KEY (co_seq_atestado_modelo)
+);
+
+-- tb_ativ_col_cidadao_particip: inf: columns partly known
+CREATE TABLE tb_ativ_col_cidadao_particip (
+    co_seq_cidadao_participante bigint, -- inf
+    nu_cns varchar,
+    nu_cpf varchar,
+    dt_nascimento date,
+    no_nome varchar,
+    CONSTRAINT pk_ativcolcidadaoparticip PRIMARY KEY (co_seq_cidadao_participante)
+);
+
+CREATE TABLE tb_ativ_col_grupo (
+    co_seq_ativ_col_grupo bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    st_ficha varchar(32),
+    co_grupo bigint,
+    dt_atualizacao timestamp,
+    CONSTRAINT pk_ativcolgrupo PRIMARY KEY (co_seq_ativ_col_grupo)
+);
+
+-- tb_ativ_col_observacao_cidadao: inf: columns partly known
+CREATE TABLE tb_ativ_col_observacao_cidadao (
+    co_seq_ativ_col_obs_cidadao bigint,
+    ds_observacao text,
+    CONSTRAINT pk_ativcolobservacaocidadao PRIMARY KEY (co_seq_ativ_col_obs_cidadao)
+);
+
+-- tb_ativ_col_registro_particip: inf: columns partly known
+CREATE TABLE tb_ativ_col_registro_particip (
+    co_seq_registro_participante bigint, -- inf
+    co_cidadao bigint, -- inf
+    co_cidadao_participante bigint, -- inf
+    nu_peso double precision, -- inf
+    nu_altura double precision, -- inf
+    CONSTRAINT pk_ativcolregistroparticip PRIMARY KEY (co_seq_registro_participante)
+);
+
+-- tb_ativ_col_unificacao_base: inf: columns partly known
+CREATE TABLE tb_ativ_col_unificacao_base (
+    co_seq_ativ_col_unif_base bigint, -- inf
+    CONSTRAINT pk_ativcolunificacaobase PRIMARY KEY (co_seq_ativ_col_unif_base)
+);
+
+CREATE TABLE tb_ativacao_agendamento_online (
+    co_seq_ativacao_agendamento_on bigint,
+    co_prof bigint,
+    dt_evento timestamp NOT NULL,
+    st_ativado integer NOT NULL,
+    CONSTRAINT pk_ativacaoagendamentoonline PRIMARY KEY (co_seq_ativacao_agendamento_on)
+);
+
+-- tb_atividade_coletiva: inf: columns partly known
+CREATE TABLE tb_atividade_coletiva (
+    co_seq_atividade_coletiva bigint, -- inf
+    ds_outra_localidade varchar,
+    co_lotacao_responsavel bigint, -- inf
+    st_registro_enviado integer,
+    ds_anotacoes text, -- inf
+    co_tipo_atividade bigint, -- inf
+    nu_participantes integer, -- inf
+    CONSTRAINT pk_atividadecoletiva PRIMARY KEY (co_seq_atividade_coletiva)
+);
+
+CREATE TABLE tb_ator (
+    co_seq_ator bigint,
+    CONSTRAINT pk_ator PRIMARY KEY (co_seq_ator)
+);
+
+CREATE TABLE tb_ator_papel (
+    co_seq_ator_papel bigint,
+    no_tipo_ator_papel varchar(100),
+    co_prof bigint,
+    ds_modulo_inicial varchar(255),
+    st_ativo integer,
+    CONSTRAINT pk_atorpapel PRIMARY KEY (co_seq_ator_papel)
+);
+
+CREATE TABLE tb_atributo_complem (
+    co_atributo_complem bigint,
+    no_atributo_complem varchar(255) NOT NULL,
+    dt_competencia varchar(6) NOT NULL,
+    nu_ms varchar(3) NOT NULL,
+    CONSTRAINT pk_atributocomplem PRIMARY KEY (co_atributo_complem)
+);
+
+CREATE TABLE tb_auditoria_evento (
+    co_seq_auditoria_evento bigint,
+    dt_evento timestamp,
+    tp_evento integer,
+    ds_componente_gerador varchar(1000),
+    co_usuario bigint,
+    ds_detalhes text,
+    tp_registro_afetado integer,
+    co_registro_afetado text,
+    CONSTRAINT pk_auditoriaevento PRIMARY KEY (co_seq_auditoria_evento)
+);
+
+CREATE TABLE tb_auditoria_processo (
+    co_seq_auditoria_processo bigint,
+    dt_inicio date NOT NULL,
+    dt_fim date NOT NULL,
+    dt_solicitacao timestamp NOT NULL,
+    st_processo varchar(100) NOT NULL,
+    im_impressao bytea,
+    co_usuario bigint NOT NULL,
+    st_csv integer,
+    CONSTRAINT pk_auditoriaprocesso PRIMARY KEY (co_seq_auditoria_processo)
+);
+
+CREATE TABLE tb_bairro (
+    co_bairro bigint,
+    co_localidade bigint NOT NULL,
+    nu_dne varchar(8),
+    no_bairro varchar(144) NOT NULL,
+    no_bairro_filtro varchar(144) NOT NULL,
+    CONSTRAINT pk_bairro PRIMARY KEY (co_bairro),
+    CONSTRAINT uk_bairro_nudne UNIQUE (nu_dne)
+);
+
+-- tb_beneficio: inf: columns partly known
+CREATE TABLE tb_beneficio (
+    co_beneficio bigint, -- inf
+    no_beneficio varchar(255), -- inf
+    CONSTRAINT pk_beneficio PRIMARY KEY (co_beneficio)
+);
+
+CREATE TABLE tb_calendario_vacinal (
+    co_calendario_vacinal bigint,
+    co_imunobiologico bigint,
+    co_dose_imunobiologico bigint,
+    nu_ordem_imunobiologico integer,
+    nu_ordem_dose integer,
+    ds_imunobiologico varchar(255),
+    CONSTRAINT pk_calendariovacinal PRIMARY KEY (co_calendario_vacinal)
+);
+
+-- tb_categ_substancia_alergia: inf: columns partly known
+CREATE TABLE tb_categ_substancia_alergia (
+    co_seq_cat_substancia_alergia bigint, -- inf
+    no_categ_substancia_alergia varchar(255), -- inf
+    CONSTRAINT pk_categsubstanciaalergia PRIMARY KEY (co_seq_cat_substancia_alergia)
+);
+
+CREATE TABLE tb_categoria_agente_causador (
+    co_categoria_agente_causador bigint,
+    no_categoria_agente_causador varchar(100),
+    no_identificador varchar(100),
+    CONSTRAINT pk_categoriaagentecausador PRIMARY KEY (co_categoria_agente_causador)
+);
+
+CREATE TABLE tb_categoria_arquivo_atendprof (
+    co_categoria_arquivo_atendprof bigint,
+    no_categoria_arquivo_atendprof varchar,
+    CONSTRAINT pk_categoriaarquivoatendprof PRIMARY KEY (co_categoria_arquivo_atendprof)
+);
+
+CREATE TABLE tb_cbo (
+    co_cbo bigint,
+    no_cbo varchar(255) NOT NULL,
+    no_cbo_filtro varchar(255) NOT NULL,
+    co_cbo_2002 varchar(10) NOT NULL,
+    st_disponivel_lotacao integer,
+    CONSTRAINT pk_cbo PRIMARY KEY (co_cbo)
+);
+
+CREATE TABLE tb_cbo_atend (
+    co_cbo bigint NOT NULL,
+    qt_tempo_consulta integer,
+    co_localidade bigint,
+    co_seq_cbo_atend bigint,
+    st_disponivel_lotacao integer,
+    CONSTRAINT pk_cboatend PRIMARY KEY (co_seq_cbo_atend)
+);
+
+CREATE TABLE tb_cds_adm_medicamento (
+    co_cds_adm_medicamento bigint,
+    no_cds_adm_medicamento varchar(255),
+    CONSTRAINT pk_cdsadmmedicamento PRIMARY KEY (co_cds_adm_medicamento)
+);
+
+CREATE TABLE tb_cds_aleitamento_materno (
+    co_cds_aleitamento_materno bigint,
+    no_cds_aleitamento_materno varchar(255),
+    CONSTRAINT pk_cdsaleitamentomaterno PRIMARY KEY (co_cds_aleitamento_materno)
+);
+
+CREATE TABLE tb_cds_atend_domiciliar (
+    co_seq_cds_atend_domiciliar bigint,
+    co_cds_ficha_atend_domiciliar bigint,
+    co_cds_turno bigint,
+    nu_cartao_sus varchar(255),
+    dt_nascimento timestamptz,
+    co_sexo bigint,
+    co_local_atend bigint,
+    co_ad_modalidade bigint,
+    tp_atend_v20 bigint,
+    co_cid10 bigint,
+    co_ciap bigint,
+    co_ad_destino_v20 bigint,
+    st_inicio_acompanhamento_obito integer,
+    co_ad_destino bigint,
+    tp_atend bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_cdsatenddomiciliar PRIMARY KEY (co_seq_cds_atend_domiciliar)
+);
+
+-- tb_cds_atend_individual: inf: columns may be incomplete
+CREATE TABLE tb_cds_atend_individual (
+    co_seq_cds_atend_individual bigint,
+    co_cds_ficha_atend_individual bigint NOT NULL,
+    co_prontuario bigint,
+    nu_cartao_sus varchar(255),
+    nu_prontuario varchar(255),
+    dt_nascimento timestamp NOT NULL,
+    co_local_atend bigint,
+    co_cds_aleitamento_materno bigint,
+    dt_ultima_menstruacao timestamp,
+    co_cds_pic bigint,
+    co_cid10 bigint,
+    st_ficou_observacao integer,
+    st_vacina_em_dia integer,
+    nu_idade_gestacional integer,
+    co_ad_modalidade bigint,
+    nu_peso double precision,
+    nu_altura double precision,
+    co_sexo bigint,
+    tp_atend bigint,
+    co_cds_turno bigint,
+    st_gravidez_planejada integer,
+    qt_gestacao_previa integer,
+    qt_parto integer,
+    co_racionalidade_saude bigint,
+    nu_perimetro_cefalico numeric(19,4),
+    co_cid10_2 bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_cdsatendindividual PRIMARY KEY (co_seq_cds_atend_individual)
+);
+
+-- tb_cds_atend_odonto: inf: columns may be incomplete
+CREATE TABLE tb_cds_atend_odonto (
+    co_seq_cds_atend_odonto bigint,
+    co_cds_ficha_atend_odonto bigint NOT NULL,
+    nu_cartao_sus varchar(255),
+    nu_prontuario varchar(255),
+    dt_nascimento timestamp NOT NULL,
+    co_local_atend bigint,
+    st_gestante integer,
+    st_necessidade_especial integer,
+    co_sexo bigint,
+    tp_atend bigint,
+    co_cds_turno bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_cdsatendodonto PRIMARY KEY (co_seq_cds_atend_odonto)
+);
+
+CREATE TABLE tb_cds_ativ_col_participante (
+    co_seq_cds_ativ_col_participnt bigint,
+    co_cds_ficha_ativ_col bigint NOT NULL,
+    nu_cartao_sus varchar(255),
+    dt_nascimento timestamp,
+    st_avaliacao_alterada integer,
+    st_cessou_habito_fumar integer,
+    st_abandonou_grupo integer,
+    nu_peso double precision,
+    nu_altura double precision,
+    co_sexo bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_cdsativcolparticipante PRIMARY KEY (co_seq_cds_ativ_col_participnt)
+);
+
+CREATE TABLE tb_cds_ativ_col_pratica (
+    no_cds_ativ_col_pratica varchar(255) NOT NULL,
+    co_cds_ativ_col_pratica bigint,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdsativcolpratica PRIMARY KEY (co_cds_ativ_col_pratica)
+);
+
+CREATE TABLE tb_cds_ativ_col_publico_alvo (
+    no_cds_ativ_col_publico_alvo varchar(255) NOT NULL,
+    co_cds_ativ_col_publico_alvo bigint,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdsativcolpublicoalvo PRIMARY KEY (co_cds_ativ_col_publico_alvo)
+);
+
+CREATE TABLE tb_cds_ativ_col_tema (
+    no_cds_ativ_col_tema varchar(255) NOT NULL,
+    co_cds_ativ_col_tema bigint,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdsativcoltema PRIMARY KEY (co_cds_ativ_col_tema)
+);
+
+CREATE TABLE tb_cds_aval_elegibilidade (
+    co_seq_cds_aval_elegibilidade bigint,
+    co_cds_prof_cadastrante bigint,
+    co_ad_modalidade bigint,
+    co_ad_origem bigint,
+    tp_ad_elegivel bigint,
+    co_cid10_principal bigint,
+    co_cid10_segundo bigint,
+    co_cid10_terceiro bigint,
+    co_localidade_cidadao bigint,
+    co_localidade_cidadao_nasc bigint,
+    co_localidade_origem bigint,
+    co_nacionalidade bigint,
+    co_raca_cor bigint,
+    co_sexo bigint,
+    tp_logradouro bigint,
+    co_uf bigint,
+    co_unico_ficha varchar(96),
+    ds_complemento varchar(256),
+    ds_email_cidadao varchar(255),
+    dt_aval_elegibilidade timestamp,
+    dt_nascimento timestamptz,
+    no_bairro varchar(256),
+    no_cidadao varchar(255),
+    no_logradouro varchar(256),
+    no_mae_cidadao varchar(255),
+    no_social_cidadao varchar(255),
+    nu_cep varchar(8),
+    nu_cns_cidadao varchar(255),
+    nu_domicilio varchar(255),
+    nu_fone_referencia varchar(255),
+    nu_fone_residencia varchar(255),
+    nu_nis_pis_pasep varchar(255),
+    nu_prontuario varchar(36),
+    st_desconhece_nome_mae integer,
+    st_ficha integer,
+    st_sem_numero integer,
+    tp_cds_origem bigint,
+    tp_cds_cuidador bigint,
+    ds_versao_ficha varchar(30),
+    co_cds_turno bigint,
+    co_pais bigint,
+    co_etnia bigint,
+    no_pai_cidadao varchar(255),
+    st_desconhece_nome_pai integer,
+    dt_naturalizacao timestamptz,
+    ds_portaria_naturalizacao varchar(60),
+    dt_entrada_brasil timestamp,
+    nu_cns_cuidador varchar(15),
+    co_cds_prof_at_compartilhado bigint,
+    ds_ponto_referencia varchar(255),
+    co_ad_procedencia bigint,
+    nu_cpf_cidadao varchar(11),
+    nu_cpf_cuidador varchar(11),
+    CONSTRAINT pk_cdsavalelegibilidade PRIMARY KEY (co_seq_cds_aval_elegibilidade)
+);
+
+-- tb_cds_cad_domiciliar: inf: columns may be incomplete
+CREATE TABLE tb_cds_cad_domiciliar (
+    co_seq_cds_cad_domiciliar bigint,
+    tp_logradouro bigint,
+    no_logradouro varchar(256),
+    nu_domicilio varchar(255),
+    ds_complemento varchar(256),
+    no_bairro varchar(256),
+    co_municipio bigint,
+    nu_cep varchar(255),
+    nu_fone_residencia varchar(255),
+    nu_fone_referencia varchar(255),
+    ds_rg_recusa_cad varchar(255),
+    dt_cad_domiciliar timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    st_recusa_cad integer,
+    co_localidade_origem bigint,
+    co_uf bigint,
+    no_logradouro_filtro varchar(256),
+    st_atualizacao integer,
+    co_cds_prof_cadastrante bigint NOT NULL,
+    co_unico_domicilio varchar(96),
+    st_sem_numero integer,
+    st_versao_atual integer,
+    ds_versao_ficha varchar(30),
+    ds_ponto_referencia varchar(255),
+    no_instituicao_permanencia varchar(255),
+    st_outros_prof_vinculados integer,
+    no_responsavel_tecnico varchar(255),
+    nu_cns_responsavel_tecnico varchar(15),
+    no_cargo_instituicao varchar(255),
+    nu_fone_responsavel_tecnico varchar(255),
+    tp_cds_imovel bigint,
+    nu_micro_area varchar(3),
+    st_fora_area integer,
+    ds_complemento_filtro varchar(255),
+    st_gerado_automaticamente integer,
+    nu_latitude double precision,
+    nu_longitude double precision,
+    co_tipo_endereco bigint, -- inf
+    CONSTRAINT pk_cdscaddomiciliar PRIMARY KEY (co_seq_cds_cad_domiciliar)
+);
+
+CREATE TABLE tb_cds_cad_individual (
+    co_pais bigint,
+    co_municipio bigint,
+    nu_pis_pasep varchar(255),
+    nu_cartao_sus_responsavel varchar(255),
+    dt_nascimento_responsavel timestamp,
+    ds_rg_recusa_cad varchar(255),
+    co_unidade_saude bigint,
+    dt_cad_individual timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_cbo bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    st_recusa_cad integer,
+    st_responsavel_familiar integer,
+    co_seq_cds_cad_individual bigint,
+    co_localidade_origem bigint,
+    nu_cns_cidadao varchar(255),
+    no_cidadao varchar(255),
+    no_social_cidadao varchar(255),
+    dt_nascimento timestamp,
+    co_raca_cor bigint,
+    co_sexo bigint,
+    no_mae_cidadao varchar(255),
+    st_desconhece_nome_mae integer,
+    co_nacionalidade bigint,
+    nu_celular_cidadao varchar(255),
+    st_atualizacao integer,
+    ds_email_cidadao varchar(255),
+    co_cds_prof_cadastrante bigint NOT NULL,
+    co_unico_ficha_origem varchar(96),
+    st_versao_atual integer,
+    co_unico_grupo varchar(44),
+    no_cidadao_filtro varchar(600),
+    ds_versao_ficha varchar(30),
+    co_etnia bigint,
+    no_pai_cidadao varchar(255),
+    st_desconhece_nome_pai integer,
+    dt_naturalizacao timestamptz,
+    ds_portaria_naturalizacao varchar(60),
+    dt_entrada_brasil timestamp,
+    dt_obito timestamptz,
+    nu_declaracao_obito varchar(9),
+    nu_micro_area varchar(3),
+    st_fora_area integer,
+    st_ficha_inativa integer,
+    st_gerado_automaticamente integer,
+    nu_cpf_cidadao varchar(11),
+    nu_cpf_responsavel varchar(11),
+    st_erro_inativacao integer,
+    CONSTRAINT pk_cdscadindividual PRIMARY KEY (co_seq_cds_cad_individual)
+);
+
+CREATE TABLE tb_cds_cidadao_resposta (
+    co_seq_cds_cidadao_resposta bigint,
+    co_pergunta bigint NOT NULL,
+    co_pergunta_detalhe bigint,
+    ds_resposta varchar(255),
+    st_resposta integer,
+    co_cds_cad_individual bigint,
+    CONSTRAINT pk_cdscidadaoresposta PRIMARY KEY (co_seq_cds_cidadao_resposta)
+);
+
+-- tb_cds_domicilio: inf: columns may be incomplete
+CREATE TABLE tb_cds_domicilio (
+    co_seq_cds_domicilio bigint,
+    tp_logradouro bigint,
+    ds_complemento varchar(256),
+    co_municipio bigint,
+    no_logradouro varchar(256),
+    no_bairro varchar(256),
+    ds_cep varchar(8),
+    nu_fone_referencia varchar(255),
+    nu_fone_residencia varchar(255),
+    nu_domicilio varchar(255),
+    co_unico_domicilio varchar(96),
+    dt_ultima_atualizacao timestamp,
+    qt_referencia bigint,
+    st_sem_numero integer,
+    co_uf bigint,
+    nu_ine varchar(255),
+    nu_cnes varchar(255),
+    co_unico_ultima_ficha varchar(96),
+    nu_micro_area varchar(3),
+    st_fora_area integer,
+    tp_cds_imovel bigint,
+    ds_ponto_referencia varchar(255),
+    no_instituicao_permanencia varchar(255),
+    st_outros_prof_vinculados integer,
+    no_responsavel_tecnico varchar(255),
+    nu_cns_responsavel_tecnico varchar(15),
+    no_cargo_instituicao varchar(255),
+    nu_contato_responsavel_tecnico varchar(255),
+    nu_latitude double precision,
+    nu_longitude double precision,
+    nu_cns varchar,
+    no_bairro_filtro varchar,
+    no_logradouro_filtro varchar,
+    nu_cbo_2002 varchar(6), -- inf
+    co_tipo_endereco bigint, -- inf
+    nu_moradores integer, -- inf
+    nu_comodos integer, -- inf
+    st_energia_eletrica integer, -- inf
+    co_tipo_abstcmento_agua bigint, -- inf
+    co_tipo_acesso_dom bigint, -- inf
+    co_tipo_situacao_moradia bigint, -- inf
+    CONSTRAINT pk_cdsdomicilio PRIMARY KEY (co_seq_cds_domicilio)
+);
+
+CREATE TABLE tb_cds_domicilio_familia (
+    co_seq_cds_domicilio_familia bigint,
+    co_cds_cad_domiciliar bigint NOT NULL,
+    nu_prontuario varchar(255),
+    nu_cartao_sus varchar(255),
+    dt_nascimento timestamp,
+    co_renda_familiar bigint,
+    dt_mudanca timestamp,
+    qt_membros_familia integer,
+    st_mudanca integer,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_cdsdomiciliofamilia PRIMARY KEY (co_seq_cds_domicilio_familia)
+);
+
+CREATE TABLE tb_cds_domicilio_resposta (
+    co_seq_cds_domicilio_resposta bigint,
+    co_cds_cad_domiciliar bigint NOT NULL,
+    co_pergunta bigint NOT NULL,
+    co_pergunta_detalhe bigint,
+    ds_resposta varchar(255),
+    st_resposta integer,
+    CONSTRAINT pk_cdsdomicilioresposta PRIMARY KEY (co_seq_cds_domicilio_resposta)
+);
+
+CREATE TABLE tb_cds_ficha_atend_domiciliar (
+    co_seq_cds_ficha_atend_dom bigint,
+    dt_ficha timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    co_cds_prof_principal bigint,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    co_cds_prof_atend_comp bigint,
+    CONSTRAINT pk_cdsfichaatenddomiciliar PRIMARY KEY (co_seq_cds_ficha_atend_dom)
+);
+
+CREATE TABLE tb_cds_ficha_atend_individual (
+    co_seq_cds_ficha_atend_indivdl bigint,
+    dt_ficha timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    co_cds_prof bigint NOT NULL,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    CONSTRAINT pk_cdsfichaatendindividual PRIMARY KEY (co_seq_cds_ficha_atend_indivdl)
+);
+
+CREATE TABLE tb_cds_ficha_atend_odonto (
+    co_seq_cds_ficha_atend_odonto bigint,
+    dt_ficha timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    co_cds_prof bigint NOT NULL,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    CONSTRAINT pk_cdsfichaatendodonto PRIMARY KEY (co_seq_cds_ficha_atend_odonto)
+);
+
+CREATE TABLE tb_cds_ficha_ativ_col (
+    co_seq_cds_ficha_ativ_col bigint,
+    dt_ativ_col timestamp,
+    hr_inicio timestamp,
+    hr_fim timestamp,
+    co_inep_escola bigint,
+    ds_local_ativ varchar(500),
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    qt_avaliacao_alterada integer,
+    qt_participante_ativ integer,
+    qt_participante_programado integer,
+    tp_cds_ativ_col bigint,
+    co_cds_prof_responsavel bigint NOT NULL,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    co_cds_turno bigint,
+    nu_cnes varchar(20),
+    co_proced_sigtap bigint,
+    st_pse_educacao integer,
+    st_pse_saude integer,
+    CONSTRAINT pk_cdsfichaativcol PRIMARY KEY (co_seq_cds_ficha_ativ_col)
+);
+
+CREATE TABLE tb_cds_ficha_consumo_alimentar (
+    co_seq_cds_ficha_consumo_alim bigint,
+    co_cds_prof bigint,
+    co_localidade_origem bigint,
+    dt_ficha timestamp,
+    nu_cns_cidadao varchar(255),
+    no_identificacao_cidadao varchar(255),
+    dt_nascimento_cidadao timestamptz,
+    co_sexo bigint,
+    co_local_atend bigint,
+    co_qst_questionario_respondido bigint,
+    st_ficha integer,
+    co_unico_ficha varchar(96) NOT NULL,
+    tp_cds_origem bigint,
+    ds_versao_ficha varchar(30),
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_cdsfichaconsumoalimentar PRIMARY KEY (co_seq_cds_ficha_consumo_alim)
+);
+
+CREATE TABLE tb_cds_ficha_proced (
+    co_seq_cds_ficha_proced bigint,
+    dt_ficha timestamp,
+    qt_afericao_pressao_arterial bigint,
+    qt_glicemia bigint,
+    qt_afericao_temperatura bigint,
+    qt_medicao_altura bigint,
+    qt_curativo_simples bigint,
+    qt_medicao_peso bigint,
+    qt_coleta_material bigint,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    co_cds_prof bigint NOT NULL,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    CONSTRAINT pk_cdsfichaproced PRIMARY KEY (co_seq_cds_ficha_proced)
+);
+
+CREATE TABLE tb_cds_ficha_vacinacao (
+    co_seq_cds_ficha_vacinacao bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    dt_ficha timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_cds_prof bigint,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    st_cancelado integer,
+    nu_revisao integer,
+    co_unico_ficha_cancelada varchar(96),
+    CONSTRAINT pk_cdsfichavacinacao PRIMARY KEY (co_seq_cds_ficha_vacinacao)
+);
+
+CREATE TABLE tb_cds_ficha_visita_domiciliar (
+    co_seq_cds_ficha_visita_dom bigint,
+    dt_ficha timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    co_cds_prof bigint NOT NULL,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    CONSTRAINT pk_cdsfichavisitadomiciliar PRIMARY KEY (co_seq_cds_ficha_visita_dom)
+);
+
+CREATE TABLE tb_cds_ficha_zika_microcefalia (
+    co_seq_cds_ficha_zica_micrcfl bigint,
+    co_cds_turno bigint,
+    co_cds_prof bigint,
+    nu_cns_cidadao varchar(15),
+    nu_cns_responsavel_familiar varchar(15),
+    dt_ficha_complementar timestamp,
+    st_ficha integer,
+    st_enfileirado integer,
+    tp_cds_origem bigint,
+    co_unico_ficha varchar(96) NOT NULL,
+    co_localidade_origem bigint,
+    dt_teste_olhinho timestamp,
+    co_teste_olhinho bigint,
+    dt_exame_fundo_olho timestamp,
+    co_exame_fundo_olho bigint,
+    dt_exame_orelhinha timestamp,
+    co_exame_orelhinha bigint,
+    dt_us_transfontanela timestamp,
+    co_us_transfontanela bigint,
+    dt_tomografia_computadorizada timestamp,
+    co_tomografia_computadorizada bigint,
+    dt_ressonancia_magnetica timestamp,
+    co_ressonancia_magnetica bigint,
+    ds_versao_ficha varchar(30),
+    nu_cpf_cidadao varchar(11),
+    nu_cpf_responsavel varchar(11),
+    CONSTRAINT pk_cdsfichazikamicrocefalia PRIMARY KEY (co_seq_cds_ficha_zica_micrcfl)
+);
+
+CREATE TABLE tb_cds_pic (
+    co_cds_pic bigint,
+    no_cds_pic varchar(255) NOT NULL,
+    no_cds_pic_filtro varchar(255) NOT NULL,
+    CONSTRAINT pk_cdspic PRIMARY KEY (co_cds_pic)
+);
+
+CREATE TABLE tb_cds_proced (
+    co_seq_cds_proced bigint,
+    co_cds_ficha_proced bigint NOT NULL,
+    nu_cartao_sus varchar(255),
+    nu_prontuario varchar(255),
+    dt_nascimento timestamp NOT NULL,
+    co_local_atend bigint,
+    st_escuta_inicial integer,
+    co_sexo bigint,
+    co_cds_turno bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_cdsproced PRIMARY KEY (co_seq_cds_proced)
+);
+
+CREATE TABLE tb_cds_prof (
+    co_seq_cds_prof bigint,
+    nu_cns varchar(16),
+    nu_ine varchar(255),
+    nu_cbo_2002 varchar(10),
+    nu_cnes varchar(255),
+    co_unico_cds_prof varchar(40) NOT NULL,
+    CONSTRAINT pk_cdsprof PRIMARY KEY (co_seq_cds_prof),
+    CONSTRAINT uk_cdsprof_counicocdsprof UNIQUE (co_unico_cds_prof)
+);
+
+CREATE TABLE tb_cds_tipo_atend_nasf (
+    co_cds_tipo_atend_nasf bigint,
+    no_cds_tipo_atend_nasf varchar(255) NOT NULL,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdstipoatendnasf PRIMARY KEY (co_cds_tipo_atend_nasf)
+);
+
+CREATE TABLE tb_cds_tipo_ativ_col (
+    no_cds_tipo_ativ_col varchar(255) NOT NULL,
+    co_cds_tipo_ativ_col bigint,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdstipoativcol PRIMARY KEY (co_cds_tipo_ativ_col)
+);
+
+CREATE TABLE tb_cds_tipo_conduta (
+    co_cds_tipo_conduta bigint,
+    no_cds_tipo_conduta varchar(255) NOT NULL,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdstipoconduta PRIMARY KEY (co_cds_tipo_conduta)
+);
+
+CREATE TABLE tb_cds_tipo_cuidador (
+    co_cds_tipo_cuidador bigint,
+    no_cds_tipo_cuidador varchar(255) NOT NULL,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdstipocuidador PRIMARY KEY (co_cds_tipo_cuidador)
+);
+
+CREATE TABLE tb_cds_tipo_imovel (
+    co_cds_tipo_imovel bigint,
+    no_cds_tipo_imovel varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_cdstipoimovel PRIMARY KEY (co_cds_tipo_imovel)
+);
+
+CREATE TABLE tb_cds_tipo_origem (
+    co_cds_tipo_origem bigint,
+    no_cds_tipo_origem varchar(225) NOT NULL,
+    no_identificador varchar(225) NOT NULL,
+    CONSTRAINT pk_cdstipoorigem PRIMARY KEY (co_cds_tipo_origem)
+);
+
+CREATE TABLE tb_cds_tipo_situacao_presente (
+    co_cds_tipo_situacao_presente bigint,
+    no_cds_tipo_situacao_presente varchar(255) NOT NULL,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdstiposituacaopresente PRIMARY KEY (co_cds_tipo_situacao_presente)
+);
+
+CREATE TABLE tb_cds_tipo_vig_saude_bucal (
+    no_cds_tipo_vig_saude_bucal varchar(255) NOT NULL,
+    co_cds_tipo_vig_saude_bucal bigint,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdstipovigsaudebucal PRIMARY KEY (co_cds_tipo_vig_saude_bucal)
+);
+
+CREATE TABLE tb_cds_turno (
+    co_cds_turno bigint,
+    no_cds_turno varchar(255) NOT NULL,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdsturno PRIMARY KEY (co_cds_turno)
+);
+
+-- tb_cds_vacina: inf: columns may be incomplete
+CREATE TABLE tb_cds_vacina (
+    co_seq_cds_vacina bigint,
+    co_estrategia_vacinacao bigint,
+    co_imunobiologico bigint,
+    co_dose_imunobiologico bigint,
+    ds_lote varchar(255),
+    ds_lote_filtro varchar(255),
+    no_fabricante varchar(255),
+    no_fabricante_filtro varchar(255),
+    co_cds_vacinacao bigint,
+    co_grupo_atendimento bigint,
+    co_cid10_motivo_indicacao bigint, -- inf
+    CONSTRAINT pk_cdsvacina PRIMARY KEY (co_seq_cds_vacina)
+);
+
+-- tb_cds_vacinacao: inf: columns may be incomplete
+CREATE TABLE tb_cds_vacinacao (
+    co_seq_cds_vacinacao bigint,
+    co_cds_turno bigint,
+    nu_prontuario varchar(255),
+    nu_cartao_sus varchar(255),
+    dt_nascimento timestamptz,
+    co_sexo bigint,
+    co_local_atend bigint,
+    st_viajante integer,
+    st_comunicante_hanseniase integer,
+    st_gestante integer,
+    st_puerpera integer,
+    co_cds_ficha_vacinacao bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_cdsvacinacao PRIMARY KEY (co_seq_cds_vacinacao)
+);
+
+CREATE TABLE tb_cds_visita_dom_desfecho (
+    no_cds_visita_dom_desfecho varchar(255) NOT NULL,
+    co_cds_visita_dom_desfecho bigint,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdsvisitadomdesfecho PRIMARY KEY (co_cds_visita_dom_desfecho)
+);
+
+CREATE TABLE tb_cds_visita_dom_motivo (
+    no_cds_visita_dom_motivo varchar(255) NOT NULL,
+    co_cds_visita_dom_motivo bigint,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_cdsvisitadommotivo_2 PRIMARY KEY (co_cds_visita_dom_motivo)
+);
+
+CREATE TABLE tb_cds_visita_domiciliar (
+    co_seq_cds_visita_domiciliar bigint,
+    co_cds_ficha_visita_domiciliar bigint NOT NULL,
+    nu_cartao_sus varchar(255),
+    nu_prontuario varchar(255),
+    dt_nascimento timestamp,
+    st_acompanhada_outro_prof integer,
+    co_cds_turno bigint,
+    co_sexo bigint,
+    co_cds_visita_dom_desfecho bigint,
+    tp_cds_imovel bigint,
+    nu_micro_area varchar(3),
+    st_fora_area integer,
+    nu_peso numeric(19,4),
+    nu_altura numeric(19,4),
+    nu_cpf_cidadao varchar(11),
+    tp_glicemia bigint,
+    nu_medicao_pressao_arterial varchar(20),
+    nu_medicao_temperatura varchar(20),
+    nu_medicao_glicemia varchar(20),
+    nu_latitude double precision,
+    nu_longitude double precision,
+    co_uuid_origem_fcd varchar(44),
+    CONSTRAINT pk_cdsvisitadomiciliar PRIMARY KEY (co_seq_cds_visita_domiciliar)
+);
+
+CREATE TABLE tb_cfg_agenda (
+    co_seq_config_agenda bigint,
+    co_entidade_configurada bigint NOT NULL,
+    co_tipo_cfg_agenda bigint NOT NULL,
+    CONSTRAINT pk_cfgagenda PRIMARY KEY (co_seq_config_agenda)
+);
+
+CREATE TABLE tb_cfg_agenda_detalhe (
+    co_seq_config_agenda_detalhe bigint,
+    co_dia_semana bigint NOT NULL,
+    co_periodo bigint NOT NULL,
+    horario_inicial varchar(5) NOT NULL,
+    horario_final varchar(5) NOT NULL,
+    co_cfg_agenda bigint NOT NULL,
+    CONSTRAINT pk_cfgagendadetalhe PRIMARY KEY (co_seq_config_agenda_detalhe)
+);
+
+CREATE TABLE tb_cfg_agenda_municipal (
+    co_seq_cfg_agenda_municipal bigint,
+    co_localidade bigint NOT NULL,
+    nu_duracao_atendimento_padrao integer NOT NULL,
+    CONSTRAINT pk_cfgagendamunicipal PRIMARY KEY (co_seq_cfg_agenda_municipal)
+);
+
+CREATE TABLE tb_cfg_agenda_online_detalhe (
+    co_seq_cfg_agenda_online_dtlh bigint,
+    co_lotacao bigint NOT NULL,
+    co_dia_semana bigint NOT NULL,
+    ds_horario varchar(5) NOT NULL,
+    st_sincronizacao varchar(48),
+    uuid_horario_agenda_online varchar(36),
+    st_registro_ativo integer,
+    CONSTRAINT pk_cfgagendaonlinedetalhe PRIMARY KEY (co_seq_cfg_agenda_online_dtlh),
+    CONSTRAINT uk_cfgagendaonlinedetalhe_uuid UNIQUE (uuid_horario_agenda_online)
+);
+
+-- tb_cfg_certificado: inf: columns partly known
+CREATE TABLE tb_cfg_certificado (
+    co_seq_cfg_certificado bigint, -- inf
+    ds_senha_certificado varchar(500), -- inf
+    CONSTRAINT pk_cfgcertificado PRIMARY KEY (co_seq_cfg_certificado)
+);
+
+CREATE TABLE tb_ciap (
+    co_seq_ciap bigint,
+    co_ciap varchar(6),
+    ds_ciap varchar(255),
+    ds_ciap_filtro varchar(255) NOT NULL,
+    st_filtro_padrao integer,
+    co_cid10_encaminhamento bigint,
+    no_sexo varchar(24),
+    CONSTRAINT pk_ciap PRIMARY KEY (co_seq_ciap)
+);
+
+CREATE TABLE tb_ciap_capitulo (
+    co_seq_ciap_capitulo bigint,
+    co_capitulo varchar(255),
+    ds_capitulo varchar(255),
+    CONSTRAINT pk_ciapcapitulo PRIMARY KEY (co_seq_ciap_capitulo)
+);
+
+CREATE TABLE tb_ciap_componente (
+    co_ciap_componente bigint,
+    no_ciap_componente varchar(255),
+    CONSTRAINT pk_ciapcomponente PRIMARY KEY (co_ciap_componente)
+);
+
+CREATE TABLE tb_ciap_dab (
+    co_ciap bigint,
+    nu_ciap_ms varchar(6),
+    CONSTRAINT pk_ciapdab PRIMARY KEY (co_ciap)
+);
+
+CREATE TABLE tb_ciap_ms (
+    co_ciap bigint,
+    ds_inclusao varchar(400),
+    ds_exclusao varchar(400),
+    ds_criterio varchar(400),
+    ds_nota varchar(400),
+    ds_definicao varchar(400),
+    co_ciap_componente bigint,
+    tp_ciap bigint,
+    co_ciap_capitulo bigint,
+    ds_inclusao_filtro varchar(400),
+    CONSTRAINT pk_ciapms PRIMARY KEY (co_ciap)
+);
+
+-- tb_cid10: inf: columns may be incomplete
+CREATE TABLE tb_cid10 (
+    co_cid10 bigint,
+    nu_cid10 varchar(4) NOT NULL,
+    tp_agravo bigint NOT NULL,
+    no_cid10 varchar(400) NOT NULL,
+    no_cid10_filtro varchar(400) NOT NULL,
+    st_ativo integer NOT NULL,
+    no_sexo varchar(24),
+    CONSTRAINT pk_cid10 PRIMARY KEY (co_cid10)
+);
+
+-- tb_cidadao: inf: columns may be incomplete
+CREATE TABLE tb_cidadao (
+    co_seq_cidadao bigint,
+    st_desconhece_nome_mae integer DEFAULT 0 NOT NULL,
+    co_localidade bigint,
+    nu_area varchar(3),
+    nu_micro_area varchar(3),
+    nu_nis_pis_pasep varchar(50),
+    dt_atualizado timestamp,
+    nu_cns_responsavel varchar(16),
+    no_responsavel varchar(255),
+    dt_nascimento_responsavel timestamp,
+    nu_cns_cuidador varchar(16),
+    no_cuidador varchar(255),
+    dt_nascimento_cuidador timestamp,
+    tp_cds_cuidador bigint,
+    co_unico_cidadao varchar(96) NOT NULL,
+    co_nacionalidade bigint NOT NULL,
+    co_pais_nascimento bigint,
+    co_unico_ultima_ficha varchar(96),
+    dt_ultima_ficha date,
+    st_registro_cadsus integer,
+    dt_atualizado_cadsus date,
+    st_desconhece_nome_pai integer,
+    dt_naturalizacao timestamptz,
+    dt_entrada_brasil timestamp,
+    nu_portaria_naturalizacao varchar(16),
+    st_fora_area integer,
+    st_infrm_orientacao_sexual integer,
+    tp_orientacao_sexual varchar(25),
+    st_infrm_identidade_genero integer,
+    tp_identidade_genero varchar(25),
+    st_compartilhamento_prontuario integer,
+    st_ativo integer DEFAULT 1,
+    st_nao_possui_cuidador integer,
+    nu_cpf varchar(11),
+    nu_cns varchar(16),
+    no_cidadao varchar(500),
+    no_cidadao_filtro varchar(600),
+    co_escolaridade bigint,
+    co_raca_cor bigint,
+    co_etnia bigint,
+    co_estado_civil bigint,
+    co_cbo bigint,
+    dt_nascimento date,
+    dt_obito date,
+    no_mae varchar(500),
+    no_mae_filtro varchar(600),
+    no_pai varchar(500),
+    no_social varchar(255),
+    st_faleceu integer,
+    nu_documento_obito varchar(255),
+    st_dados_obito_cadsus integer,
+    no_localidade_exterior varchar(255),
+    co_pais_exterior bigint,
+    ds_cep varchar(8),
+    ds_complemento varchar(50),
+    ds_ponto_referencia varchar(100),
+    ds_logradouro varchar(150),
+    co_uf bigint,
+    co_localidade_endereco bigint,
+    nu_numero varchar(20),
+    st_sem_numero integer,
+    no_bairro varchar(255),
+    no_bairro_filtro varchar(255),
+    tp_logradouro bigint,
+    nu_telefone_residencial varchar(255),
+    nu_telefone_celular varchar(255),
+    nu_telefone_contato varchar(255),
+    ds_email varchar(255),
+    st_ativo_para_exibicao integer DEFAULT 1,
+    st_unificado integer DEFAULT 0 NOT NULL,
+    st_territorio_utiliza_cpf integer,
+    nu_cpf_cuidador varchar(11),
+    nu_cpf_responsavel varchar(11),
+    no_tipo_sanguineo varchar(22),
+    no_sexo varchar(24),
+    co_tipo_endereco bigint, -- inf
+    CONSTRAINT pk_cidadao PRIMARY KEY (co_seq_cidadao)
+);
+
+-- tb_cidadao_aldeado: inf: columns partly known
+CREATE TABLE tb_cidadao_aldeado (
+    co_seq_cidadao_aldeado bigint, -- inf
+    co_aldeia_nascimento bigint,
+    co_uf_nascimento bigint,
+    no_responsavel_legal varchar,
+    CONSTRAINT pk_cidadaoaldeado PRIMARY KEY (co_seq_cidadao_aldeado)
+);
+
+-- tb_cidadao_bolsa_familia: inf: columns partly known
+CREATE TABLE tb_cidadao_bolsa_familia (
+    co_seq_cidadao_bolsa_familia bigint, -- inf
+    nu_documento varchar,
+    nu_posicao_arquivo bigint,
+    tp_documento varchar,
+    no_cidadao varchar(255), -- inf
+    CONSTRAINT pk_cidadaobolsafamilia PRIMARY KEY (co_seq_cidadao_bolsa_familia)
+);
+
+CREATE TABLE tb_cidadao_grupo (
+    co_seq_cidadao_grupo bigint,
+    nu_cns varchar(16),
+    nu_uuid_ultima_ficha varchar(96),
+    nu_uuid_origem varchar(96),
+    co_cidadao bigint NOT NULL,
+    co_cidadao_master bigint NOT NULL,
+    co_cidadao_unificado bigint NOT NULL,
+    dt_atualizacao timestamp,
+    nu_cpf varchar(11),
+    CONSTRAINT pk_cidadaogrupo PRIMARY KEY (co_seq_cidadao_grupo)
+);
+
+CREATE TABLE tb_cidadao_grupo_ativ_col (
+    co_seq_cidadao_grupo bigint,
+    co_unico_cidadao_grupo varchar(96) NOT NULL,
+    no_cidadao_grupo varchar(255),
+    nu_cns varchar(16),
+    dt_nascimento date,
+    co_sexo integer,
+    nu_cpf varchar(11),
+    CONSTRAINT pk_cidadaogrupoativcol PRIMARY KEY (co_seq_cidadao_grupo),
+    CONSTRAINT uk_cidadaogrupoativcol_counico UNIQUE (co_unico_cidadao_grupo)
+);
+
+-- tb_cidadao_nucleo_familiar: inf: columns may be incomplete
+CREATE TABLE tb_cidadao_nucleo_familiar (
+    co_seq_cidadao_nucleo_familiar bigint,
+    dt_ultima_atualizacao date NOT NULL,
+    nu_ine varchar(255),
+    nu_cnes varchar(20) NOT NULL,
+    nu_cpf_cns_responsavel varchar(255),
+    st_responsavel integer NOT NULL,
+    st_mudou_se integer NOT NULL,
+    co_cidadao bigint NOT NULL,
+    nu_cns_profissional varchar,
+    co_grau_parentesco bigint, -- inf
+    CONSTRAINT pk_cidadaonucleofamiliar PRIMARY KEY (co_seq_cidadao_nucleo_familiar)
+);
+
+-- tb_cidadao_unificacao_base: inf: columns partly known
+CREATE TABLE tb_cidadao_unificacao_base (
+    co_seq_cidadao_unificacao_base bigint, -- inf
+    nu_cns varchar,
+    nu_cpf varchar,
+    st_documentos_cidadao integer,
+    CONSTRAINT pk_cidadaounificacaobase PRIMARY KEY (co_seq_cidadao_unificacao_base)
+);
+
+CREATE TABLE tb_cidadao_vinculacao_equipe (
+    co_seq_cidadao_vinculacao_eqp bigint,
+    co_cidadao bigint NOT NULL,
+    co_unico_ficha varchar(96) NOT NULL,
+    co_unico_cadastro_individual varchar(96),
+    st_envio integer NOT NULL,
+    ds_versao_ficha varchar(30) NOT NULL,
+    st_usar_cadastro_individual integer,
+    st_saida_cadastro_obito integer,
+    st_saida_cadastro_territorio integer,
+    dt_atualizacao_cadastro timestamp NOT NULL,
+    co_prof_cadastrante_cds bigint,
+    co_lotacao_cadastrante_pec bigint,
+    tp_cds_origem bigint,
+    nu_cnes varchar(7),
+    nu_ine varchar(10),
+    CONSTRAINT pk_cidadaovinculacaoequipe PRIMARY KEY (co_seq_cidadao_vinculacao_eqp),
+    CONSTRAINT uk_cidadaovinculacaoequipe_coc UNIQUE (co_cidadao),
+    CONSTRAINT uk_cidadaovinculacaoequipe_cou UNIQUE (co_unico_ficha)
+);
+
+-- tb_cirurgias_internacoes: inf: columns partly known
+CREATE TABLE tb_cirurgias_internacoes (
+    co_seq_cirurgias_internacoes bigint, -- inf
+    co_prontuario bigint,
+    ds_observacoes varchar,
+    ds_cirurgia_internacao text, -- inf
+    dt_cirurgia_internacao timestamp, -- inf
+    CONSTRAINT pk_cirurgiasinternacoes PRIMARY KEY (co_seq_cirurgias_internacoes)
+);
+
+CREATE TABLE tb_classe_imunobiologico (
+    co_classe_imunobiologico bigint,
+    no_classe_imunobiologico varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_classeimunobiologico PRIMARY KEY (co_classe_imunobiologico)
+);
+
+-- tb_classificacao_prioridade_cc: inf: columns partly known
+CREATE TABLE tb_classificacao_prioridade_cc (
+    co_classificacao_prioridade_cc bigint, -- inf
+    no_classificacao_prioridade_cc varchar(255), -- inf
+    CONSTRAINT pk_classificacaoprioridadecc PRIMARY KEY (co_classificacao_prioridade_cc)
+);
+
+CREATE TABLE tb_classificacao_risco (
+    co_classificacao_risco bigint,
+    no_classificacao_risco varchar(50),
+    no_identificador varchar(30) NOT NULL,
+    nu_ordem bigint,
+    CONSTRAINT pk_classificacaorisco PRIMARY KEY (co_classificacao_risco)
+);
+
+CREATE TABLE tb_classificacao_risco_encam (
+    co_classificacao_risco_encam bigint,
+    no_classificacao_risco_encam varchar(50) NOT NULL,
+    no_identificador varchar(50) NOT NULL,
+    CONSTRAINT pk_classificacaoriscoencam PRIMARY KEY (co_classificacao_risco_encam)
+);
+
+CREATE TABLE tb_cnes (
+    co_seq_cnes bigint, -- inf
+    nu_versao varchar(20), -- inf
+    co_localidade bigint, -- inf
+    CONSTRAINT pk_cnes PRIMARY KEY (co_seq_cnes)
+);
+
+CREATE TABLE tb_complexidade (
+    no_complexidade varchar(100) NOT NULL,
+    sg_complexidade varchar(2) NOT NULL,
+    co_complexidade bigint,
+    CONSTRAINT pk_complexidade PRIMARY KEY (co_complexidade)
+);
+
+-- tb_condicoes_saude_auto: inf: columns partly known
+CREATE TABLE tb_condicoes_saude_auto (
+    co_seq_condicoes_saude_auto bigint, -- inf
+    maternidade_referencia varchar,
+    CONSTRAINT pk_condicoessaudeauto PRIMARY KEY (co_seq_condicoes_saude_auto)
+);
+
+-- tb_conduta_cuidado_compartilhd: inf: columns partly known
+CREATE TABLE tb_conduta_cuidado_compartilhd (
+    co_conduta_cuidado_compartilhd bigint, -- inf
+    no_conduta_cuidado_compartilhd varchar(255), -- inf
+    CONSTRAINT pk_condutacuidadocompartilhd PRIMARY KEY (co_conduta_cuidado_compartilhd)
+);
+
+CREATE TABLE tb_config_agenda_fechamento (
+    dt_inicio timestamp NOT NULL,
+    dt_fim timestamp NOT NULL,
+    ds_motivo varchar(4000),
+    co_seq_config_agenda_fechament bigint,
+    co_lotacao bigint,
+    no_ident_motivo_fechamento varchar(30),
+    st_sincronizacao varchar(48),
+    st_registro_ativo integer,
+    uuid_fechamento varchar(36),
+    CONSTRAINT pk_configagendafechamento PRIMARY KEY (co_seq_config_agenda_fechament),
+    CONSTRAINT uk_configagendafechamento_uuid UNIQUE (uuid_fechamento)
+);
+
+CREATE TABLE tb_config_atencao_domiciliar (
+    co_seq_config_atencao_domicilr bigint,
+    co_localidade bigint,
+    qt_tempo_duracao_consulta integer,
+    CONSTRAINT pk_configatencaodomiciliar PRIMARY KEY (co_seq_config_atencao_domicilr)
+);
+
+CREATE TABLE tb_config_atend_domiciliar (
+    co_seq_config_atend_domiciliar bigint,
+    co_equipe_pai bigint NOT NULL,
+    co_equipe_filho bigint NOT NULL,
+    co_config_atencao_domiciliar bigint,
+    tp_config_atend_domiciliar integer,
+    CONSTRAINT pk_configatenddomiciliar PRIMARY KEY (co_seq_config_atend_domiciliar)
+);
+
+CREATE TABLE tb_config_sistema (
+    co_config_sistema varchar(255),
+    ds_config_sistema varchar(255) NOT NULL,
+    st_disponivel_sistema integer NOT NULL,
+    ds_texto varchar(255),
+    ds_inteiro integer,
+    ds_binario bytea,
+    CONSTRAINT pk_configsistema PRIMARY KEY (co_config_sistema)
+);
+
+CREATE TABLE tb_conselho_classe (
+    co_conselho_classe bigint,
+    sg_conselho_classe varchar(255),
+    no_conselho_classe varchar(200),
+    no_curto_conselho varchar(400),
+    no_conselho_classe_filtro varchar(255),
+    CONSTRAINT pk_conselhoclasse PRIMARY KEY (co_conselho_classe)
+);
+
+CREATE TABLE tb_contexto_pergunta (
+    co_contexto_pergunta bigint,
+    ds_contexto_pergunta varchar(255),
+    CONSTRAINT pk_contextopergunta PRIMARY KEY (co_contexto_pergunta)
+);
+
+-- tb_credencial_integracao: inf: columns partly known
+CREATE TABLE tb_credencial_integracao (
+    co_seq_credencial_integracao bigint, -- inf
+    dt_criacao timestamp,
+    ds_cpf_cnpj varchar,
+    ds_email varchar,
+    CONSTRAINT pk_credencialintegracao PRIMARY KEY (co_seq_credencial_integracao)
+);
+
+-- tb_criador_reserva_unif_base: inf: columns partly known
+CREATE TABLE tb_criador_reserva_unif_base (
+    co_seq_criadr_reserv_unif_base bigint, -- inf
+    nu_cpf varchar,
+    CONSTRAINT pk_criadorreservaunifbase PRIMARY KEY (co_seq_criadr_reserv_unif_base)
+);
+
+CREATE TABLE tb_criticidade_alergia (
+    co_criticidade_alergia bigint,
+    no_criticidade_alergia varchar(50),
+    no_identificador varchar(50),
+    CONSTRAINT pk_criticidadealergia PRIMARY KEY (co_criticidade_alergia)
+);
+
+CREATE TABLE tb_cronicidade (
+    co_cronicidade bigint,
+    no_cronicidade varchar(50),
+    CONSTRAINT pk_cronicidade PRIMARY KEY (co_cronicidade)
+);
+
+-- tb_cuidado_compartilhado: inf: columns partly known
+CREATE TABLE tb_cuidado_compartilhado (
+    co_seq_cuidado_compartilhado bigint, -- inf
+    dt_ultima_evolucao timestamp,
+    co_prontuario bigint,
+    co_cid10 bigint, -- inf
+    st_cidadao_aceita_atend_tic integer, -- inf
+    ds_discussao text, -- inf
+    co_ciap bigint, -- inf
+    CONSTRAINT pk_cuidadocompartilhado PRIMARY KEY (co_seq_cuidado_compartilhado)
+);
+
+-- tb_cuidado_compartilhado_evol: inf: columns partly known
+CREATE TABLE tb_cuidado_compartilhado_evol (
+    co_seq_cuidado_compartlhd_evol bigint, -- inf
+    dt_evolucao timestamp,
+    ds_evolucao text, -- inf
+    co_lotacao_executante bigint, -- inf
+    co_cbo_executante bigint, -- inf
+    co_unidade_saude_executante bigint, -- inf
+    co_conduta_cuidado_compartilhd bigint, -- inf
+    co_cuidado_compartilhado bigint, -- inf
+    CONSTRAINT pk_cuidadocompartilhadoevol PRIMARY KEY (co_seq_cuidado_compartlhd_evol)
+);
+
+-- tb_cuidado_finalizacao_auto: inf: columns partly known
+CREATE TABLE tb_cuidado_finalizacao_auto (
+    co_seq_ccfimauto bigint, -- inf
+    CONSTRAINT pk_cuidadofinalizacaoauto PRIMARY KEY (co_seq_ccfimauto)
+);
+
+CREATE TABLE tb_dado_recebido_competencia (
+    co_seq_dado_recebido_competenc bigint,
+    no_competencia varchar(20),
+    nu_mes integer,
+    nu_ano integer,
+    CONSTRAINT pk_dadorecebidocompetencia PRIMARY KEY (co_seq_dado_recebido_competenc)
+);
+
+CREATE TABLE tb_dado_recebido_info_instalac (
+    co_seq_dado_recebido_info_inst bigint,
+    nu_contra_chave varchar(96),
+    co_unico_instalacao varchar(96),
+    nu_identificador_responsavel varchar(20),
+    no_responsavel_envio varchar(255),
+    nu_telefone varchar(25),
+    ds_email varchar(255),
+    ds_versao_sistema varchar(30),
+    ds_banco_de_dados varchar(30),
+    CONSTRAINT pk_dadorecebidoinfoinstalac PRIMARY KEY (co_seq_dado_recebido_info_inst)
+);
+
+-- tb_dado_rel_processamento: inf: columns may be incomplete
+CREATE TABLE tb_dado_rel_processamento (
+    co_seq_dado_rel_processamento bigint,
+    dt_marca_reprocessamento timestamp,
+    co_ator_papel bigint,
+    dt_processamento_inicio timestamp,
+    dt_processamento_producao timestamp,
+    dt_processamento_consolidados timestamp,
+    dt_processamento_operacionais timestamp,
+    dt_processamento_conclusao timestamp,
+    dt_att_cidadao_pec_etl timestamp,
+    co_dim_tempo_inicio bigint,
+    co_dim_tempo_final bigint,
+    CONSTRAINT pk_dadorelprocessamento PRIMARY KEY (co_seq_dado_rel_processamento)
+);
+
+CREATE TABLE tb_dado_transp (
+    co_seq_dado_transp bigint,
+    tp_origem_dado_transp bigint NOT NULL,
+    tp_dado_transp bigint NOT NULL,
+    co_unico_dado_serializado varchar(96) NOT NULL,
+    co_ibge_dado_serializado varchar(10),
+    nu_versao_dado_serializado varchar(10),
+    nu_cnes_dado_serializado varchar(20),
+    nu_ine_dado_serializado varchar(20),
+    im_dado_serializado bytea NOT NULL,
+    st_validado integer,
+    co_dado_recebido_competencia bigint,
+    co_unico_ficha varchar(96),
+    nu_revisao integer,
+    st_cancelado integer,
+    CONSTRAINT pk_dadotransp PRIMARY KEY (co_seq_dado_transp),
+    CONSTRAINT uk_dadotransp_counicodadoseria UNIQUE (co_unico_dado_serializado)
+);
+
+CREATE TABLE tb_dado_transp_recebido (
+    co_seq_dado_transp_recebido bigint,
+    co_dado_transp bigint,
+    co_info_instal_remetente bigint,
+    co_info_instal_originadora bigint,
+    nu_lote_originadora bigint,
+    dt_recebimento timestamp,
+    dt_processamento timestamp,
+    st_dado_recebido bigint,
+    ds_processamento_mensagem text,
+    CONSTRAINT pk_dadotransprecebido PRIMARY KEY (co_seq_dado_transp_recebido)
+);
+
+CREATE TABLE tb_dado_transp_recebido_online (
+    co_seq_dado_transp_receb_onlin bigint,
+    dt_recebimento date NOT NULL,
+    nu_lote_originadora bigint,
+    co_envio bigint,
+    ds_processamento_mensagem text,
+    co_ibge_dado_serializado varchar(255),
+    co_unico_dado_serializado varchar(255),
+    nu_versao_dado_serializado varchar(255),
+    nu_cnes_dado_serializado varchar(255),
+    nu_ine_dado_serializado varchar(255),
+    im_dado_serializado bytea,
+    tp_dado_transp bigint NOT NULL,
+    tp_origem_dado_transp bigint NOT NULL,
+    im_info_instalacao_originadora bytea,
+    im_info_instalacao_remetente bytea,
+    co_recebimento_item bigint,
+    nu_revisao integer,
+    st_cancelado integer,
+    CONSTRAINT pk_dadotransprecebidoonline PRIMARY KEY (co_seq_dado_transp_receb_onlin)
+);
+
+CREATE TABLE tb_dente (
+    co_parte_bucal bigint,
+    co_sextante bigint,
+    nu_dente integer,
+    CONSTRAINT pk_dente PRIMARY KEY (co_parte_bucal)
+);
+
+CREATE TABLE tb_dia_semana (
+    co_dia_semana bigint,
+    no_identificador varchar(30) NOT NULL,
+    CONSTRAINT pk_diasemana PRIMARY KEY (co_dia_semana)
+);
+
+CREATE TABLE tb_dim_agrupador_filtro (
+    co_seq_dim_agrupador_filtro bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    nu_micro_area varchar(3),
+    CONSTRAINT pk_dimagrupadorfiltro PRIMARY KEY (co_seq_dim_agrupador_filtro)
+);
+
+-- tb_dim_aldeia: inf: columns partly known
+CREATE TABLE tb_dim_aldeia (
+    co_seq_dim_aldeia bigint, -- inf
+    CONSTRAINT pk_dimaldeia PRIMARY KEY (co_seq_dim_aldeia)
+);
+
+CREATE TABLE tb_dim_aleitamento (
+    co_seq_dim_aleitamento bigint,
+    nu_identificador varchar(100),
+    ds_aleitamento varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimaleitamento PRIMARY KEY (co_seq_dim_aleitamento)
+);
+
+CREATE TABLE tb_dim_catmat (
+    co_seq_dim_catmat bigint,
+    co_catmat varchar(20),
+    no_principio_ativo varchar(400),
+    ds_concentracao varchar(200),
+    ds_unidade_fornecimento varchar(200),
+    co_dim_forma_farmaceutica bigint,
+    st_registro_valido integer,
+    CONSTRAINT pk_dimcatmat PRIMARY KEY (co_seq_dim_catmat)
+);
+
+CREATE TABLE tb_dim_cbo (
+    co_seq_dim_cbo bigint,
+    nu_cbo varchar(20),
+    no_cbo varchar(500),
+    st_registro_valido integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimcbo PRIMARY KEY (co_seq_dim_cbo)
+);
+
+CREATE TABLE tb_dim_ciap (
+    co_seq_dim_ciap bigint,
+    nu_ciap varchar(10),
+    no_ciap varchar(500),
+    st_registro_valido integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimciap PRIMARY KEY (co_seq_dim_ciap)
+);
+
+CREATE TABLE tb_dim_cid (
+    co_seq_dim_cid bigint,
+    nu_cid varchar(10),
+    no_cid varchar(500),
+    st_ativo integer,
+    st_registro_valido integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimcid PRIMARY KEY (co_seq_dim_cid)
+);
+
+CREATE TABLE tb_dim_cidadao_pec_grupo (
+    co_seq_dim_cidadao_pec_grupo bigint,
+    co_identificacao varchar(96),
+    tp_identificacao integer,
+    co_fat_cidadao_pec bigint,
+    co_cidadao bigint,
+    co_cidadao_master bigint,
+    CONSTRAINT pk_dimcidadaopecgrupo PRIMARY KEY (co_seq_dim_cidadao_pec_grupo)
+);
+
+CREATE TABLE tb_dim_classificacao_risc_enc (
+    co_seq_dim_classific_risc_enc bigint,
+    nu_identificador varchar(100),
+    co_classificacao_risco bigint,
+    no_classificacao_risco varchar(255),
+    no_classificacao_risco_filtro varchar(255),
+    co_ordem integer,
+    CONSTRAINT pk_dimclassificacaoriscenc PRIMARY KEY (co_seq_dim_classific_risc_enc)
+);
+
+-- tb_dim_condicao_maternal: inf: columns partly known
+CREATE TABLE tb_dim_condicao_maternal (
+    co_seq_dim_condicao_maternal bigint, -- inf
+    ds_condicao text, -- inf
+    CONSTRAINT pk_dimcondicaomaternal PRIMARY KEY (co_seq_dim_condicao_maternal)
+);
+
+CREATE TABLE tb_dim_conduta_ad (
+    co_seq_dim_conduta_ad bigint,
+    nu_identificador varchar(100),
+    ds_conduta_ad varchar(500),
+    CONSTRAINT pk_dimcondutaad PRIMARY KEY (co_seq_dim_conduta_ad)
+);
+
+-- tb_dim_conduta_cuidado: inf: columns partly known
+CREATE TABLE tb_dim_conduta_cuidado (
+    co_seq_dim_conduta_cuidado bigint, -- inf
+    ds_conduta_cuidado text, -- inf
+    CONSTRAINT pk_dimcondutacuidado PRIMARY KEY (co_seq_dim_conduta_cuidado)
+);
+
+CREATE TABLE tb_dim_cuidador (
+    co_seq_dim_cuidador bigint,
+    nu_identificador varchar(100),
+    ds_cuidador varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimcuidador PRIMARY KEY (co_seq_dim_cuidador)
+);
+
+CREATE TABLE tb_dim_desfecho_visita (
+    co_seq_dim_desfecho_visita bigint,
+    nu_identificador varchar(100),
+    ds_desfecho_visita varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimdesfechovisita PRIMARY KEY (co_seq_dim_desfecho_visita)
+);
+
+CREATE TABLE tb_dim_dose_frequencia (
+    co_seq_dim_dose_frequencia bigint,
+    nu_identificador varchar(100),
+    no_dose_frequencia varchar(255),
+    no_dose_frequencia_filtro varchar(255),
+    co_ordem integer,
+    CONSTRAINT pk_dimdosefrequencia PRIMARY KEY (co_seq_dim_dose_frequencia)
+);
+
+CREATE TABLE tb_dim_dose_frequencia_medida (
+    co_seq_dim_dose_frequencia_med bigint,
+    nu_identificador varchar(100),
+    no_dose_frequencia_medida varchar(255),
+    no_dose_frequencia_medida_filt varchar(255),
+    co_ordem integer,
+    CONSTRAINT pk_dimdosefrequenciamedida PRIMARY KEY (co_seq_dim_dose_frequencia_med)
+);
+
+CREATE TABLE tb_dim_dose_imunobiologico (
+    co_seq_dim_dose_imunobiologico bigint,
+    nu_identificador varchar(255),
+    sg_dose_imunobiologico varchar(255),
+    no_dose_imunobiologico varchar(255),
+    ds_filtro varchar(255),
+    nu_ordem integer,
+    no_apresentacao_dose varchar(255),
+    CONSTRAINT pk_dimdoseimunobiologico PRIMARY KEY (co_seq_dim_dose_imunobiologico)
+);
+
+-- tb_dim_dsei: inf: columns partly known
+CREATE TABLE tb_dim_dsei (
+    co_seq_dim_dsei bigint, -- inf
+    CONSTRAINT pk_dimdsei PRIMARY KEY (co_seq_dim_dsei)
+);
+
+CREATE TABLE tb_dim_duracao_tratamento_med (
+    co_seq_dim_duracao_trat_med bigint,
+    nu_identificador varchar(100),
+    nu_duracao_tratamento_med bigint,
+    no_duracao_tratamento_med varchar(255),
+    no_duracao_tratamento_med_filt varchar(255),
+    co_ordem integer,
+    CONSTRAINT pk_dimduracaotratamentomed PRIMARY KEY (co_seq_dim_duracao_trat_med)
+);
+
+CREATE TABLE tb_dim_equipe (
+    co_seq_dim_equipe bigint,
+    nu_ine varchar(20),
+    no_equipe varchar(255),
+    st_registro_valido integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimequipe PRIMARY KEY (co_seq_dim_equipe)
+);
+
+CREATE TABLE tb_dim_especialidade (
+    co_seq_dim_especialidade bigint,
+    ds_especialidade varchar(100),
+    ds_especialidade_filtro varchar(100),
+    co_especialidade varchar(100),
+    st_registro_valido integer,
+    CONSTRAINT pk_dimespecialidade PRIMARY KEY (co_seq_dim_especialidade)
+);
+
+CREATE TABLE tb_dim_estrategia_vacinacao (
+    co_seq_dim_estrategia_vacnacao bigint,
+    nu_identificador varchar(10),
+    nu_estrategia_vacinacao varchar(255),
+    no_estrategia_vacinacao varchar(255),
+    CONSTRAINT pk_dimestrategiavacinacao PRIMARY KEY (co_seq_dim_estrategia_vacnacao)
+);
+
+CREATE TABLE tb_dim_etnia (
+    co_seq_dim_etnia bigint,
+    nu_identificador varchar(100),
+    no_etnia varchar(500),
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimetnia PRIMARY KEY (co_seq_dim_etnia)
+);
+
+CREATE TABLE tb_dim_faixa_etaria (
+    co_seq_dim_faixa_etaria bigint,
+    nu_identificador varchar(100),
+    ds_faixa_etaria varchar(500),
+    ds_filtro varchar(255),
+    nu_faixa_inicial_anos integer,
+    nu_faixa_final_anos integer,
+    CONSTRAINT pk_dimfaixaetaria PRIMARY KEY (co_seq_dim_faixa_etaria)
+);
+
+CREATE TABLE tb_dim_forma_farmaceutica (
+    co_seq_dim_forma_farmaceutica bigint,
+    co_forma_farmaceutica varchar(10),
+    no_forma_farmaceutica varchar(255),
+    no_forma_farmaceutica_filtro varchar(255),
+    st_registro_valido integer,
+    CONSTRAINT pk_dimformafarmaceutica PRIMARY KEY (co_seq_dim_forma_farmaceutica)
+);
+
+CREATE TABLE tb_dim_frequencia_alimentacao (
+    co_seq_dim_frequencia_aliment bigint,
+    nu_identificador varchar(100),
+    ds_dim_frequencia_alimentacao varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimfrequenciaalimentacao PRIMARY KEY (co_seq_dim_frequencia_aliment)
+);
+
+-- tb_dim_grau_vulnerabilidade: inf: columns partly known
+CREATE TABLE tb_dim_grau_vulnerabilidade (
+    co_seq_dim_grau_vulnerabilidad bigint, -- inf
+    ds_grau text, -- inf
+    CONSTRAINT pk_dimgrauvulnerabilidade PRIMARY KEY (co_seq_dim_grau_vulnerabilidad)
+);
+
+CREATE TABLE tb_dim_grupo_atendimento (
+    co_seq_dim_grupo_atendimento bigint,
+    nu_identificador varchar(10),
+    ds_grupo_atendimento varchar(100),
+    CONSTRAINT pk_dimgrupoatendimento PRIMARY KEY (co_seq_dim_grupo_atendimento)
+);
+
+CREATE TABLE tb_dim_grupo_cbo (
+    co_seq_dim_grupo_cbo bigint,
+    nu_grupo_cbo varchar(10),
+    ds_grupo_cbo varchar(100),
+    co_dim_cbo bigint,
+    ds_filtro varchar(100),
+    CONSTRAINT pk_dimgrupocbo PRIMARY KEY (co_seq_dim_grupo_cbo)
+);
+
+CREATE TABLE tb_dim_identidade_genero (
+    co_seq_dim_identidade_genero bigint,
+    nu_identificador varchar(100),
+    ds_identidade_genero varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimidentidadegenero PRIMARY KEY (co_seq_dim_identidade_genero)
+);
+
+CREATE TABLE tb_dim_imunobiologico (
+    co_seq_dim_imunobiologico bigint,
+    nu_identificador varchar(255),
+    sg_imunobiologico varchar(255),
+    no_imunobiologico varchar(255),
+    ds_filtro varchar(255),
+    st_registro_valido integer,
+    CONSTRAINT pk_dimimunobiologico PRIMARY KEY (co_seq_dim_imunobiologico)
+);
+
+CREATE TABLE tb_dim_inep (
+    co_seq_dim_inep bigint,
+    nu_identificador varchar(8),
+    no_estabelecimento varchar(200),
+    st_registro_valido integer,
+    CONSTRAINT pk_diminep PRIMARY KEY (co_seq_dim_inep)
+);
+
+CREATE TABLE tb_dim_local_atendimento (
+    co_seq_dim_local_atendimento bigint,
+    nu_identificador varchar(100),
+    ds_local_atendimento varchar(500),
+    co_ordem integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimlocalatendimento PRIMARY KEY (co_seq_dim_local_atendimento)
+);
+
+CREATE TABLE tb_dim_modalidade_ad (
+    co_seq_dim_modalidade_ad bigint,
+    nu_identificador varchar(100),
+    ds_modalidade_ad varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimmodalidadead PRIMARY KEY (co_seq_dim_modalidade_ad)
+);
+
+CREATE TABLE tb_dim_municipio (
+    co_seq_dim_municipio bigint,
+    no_municipio varchar(500),
+    co_ibge varchar(10),
+    co_dim_uf bigint,
+    st_registro_valido integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimmunicipio PRIMARY KEY (co_seq_dim_municipio)
+);
+
+CREATE TABLE tb_dim_nacionalidade (
+    co_seq_dim_nacionalidade bigint,
+    co_nacionalidade varchar(2),
+    no_identificador varchar(100),
+    ds_nacionalidade varchar(100),
+    co_ordem integer,
+    CONSTRAINT pk_dimnacionalidade PRIMARY KEY (co_seq_dim_nacionalidade)
+);
+
+CREATE TABLE tb_dim_pais (
+    co_seq_dim_pais bigint,
+    no_pais varchar(500),
+    co_cadsus varchar(6),
+    st_registro_valido integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimpais PRIMARY KEY (co_seq_dim_pais)
+);
+
+CREATE TABLE tb_dim_pic (
+    co_seq_dim_pic bigint,
+    nu_identificador varchar(100),
+    ds_pic varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimpic PRIMARY KEY (co_seq_dim_pic)
+);
+
+-- tb_dim_polo_base: inf: columns partly known
+CREATE TABLE tb_dim_polo_base (
+    co_seq_dim_polo_base bigint, -- inf
+    CONSTRAINT pk_dimpolobase PRIMARY KEY (co_seq_dim_polo_base)
+);
+
+CREATE TABLE tb_dim_povo_comunidad_trad (
+    co_seq_dim_povo_comunidad_trad bigint,
+    nu_identificador varchar(10),
+    ds_povo_comunidade_tradicional varchar(100),
+    CONSTRAINT pk_dimpovocomunidadtrad PRIMARY KEY (co_seq_dim_povo_comunidad_trad)
+);
+
+-- tb_dim_prioridade_cuidado: inf: columns partly known
+CREATE TABLE tb_dim_prioridade_cuidado (
+    co_seq_dim_prioridade_cuidado bigint, -- inf
+    ds_prioridade_cuidado text, -- inf
+    CONSTRAINT pk_dimprioridadecuidado PRIMARY KEY (co_seq_dim_prioridade_cuidado)
+);
+
+CREATE TABLE tb_dim_procedencia_origem (
+    co_seq_dim_procedencia_origem bigint,
+    nu_identificador varchar(100),
+    ds_procedencia_origem varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimprocedenciaorigem PRIMARY KEY (co_seq_dim_procedencia_origem)
+);
+
+CREATE TABLE tb_dim_procedimento (
+    co_seq_dim_procedimento bigint,
+    co_proced varchar(100),
+    ds_proced varchar(500),
+    co_seq_dim_proced_ref_ab bigint,
+    co_pai bigint,
+    st_registro_valido integer,
+    ds_filtro varchar(350),
+    CONSTRAINT pk_dimprocedimento PRIMARY KEY (co_seq_dim_procedimento)
+);
+
+CREATE TABLE tb_dim_profissional (
+    co_seq_dim_profissional bigint,
+    nu_cns varchar(15),
+    no_profissional varchar(255),
+    st_registro_valido integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimprofissional PRIMARY KEY (co_seq_dim_profissional)
+);
+
+CREATE TABLE tb_dim_raca_cor (
+    co_seq_dim_raca_cor bigint,
+    nu_identificador varchar(50),
+    nu_ms varchar(50),
+    ds_raca_cor varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimracacor PRIMARY KEY (co_seq_dim_raca_cor)
+);
+
+CREATE TABLE tb_dim_racionalidade_saude (
+    co_seq_dim_racionalidade_saude bigint,
+    nu_identificador varchar(100),
+    no_racionalidade_saude varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimracionalidadesaude PRIMARY KEY (co_seq_dim_racionalidade_saude)
+);
+
+CREATE TABLE tb_dim_sexo (
+    co_seq_dim_sexo bigint,
+    nu_identificador varchar(100),
+    ds_sexo varchar(100),
+    sg_sexo varchar(100),
+    co_ordem integer,
+    CONSTRAINT pk_dimsexo PRIMARY KEY (co_seq_dim_sexo)
+);
+
+-- tb_dim_situacao_problema: inf: columns partly known
+CREATE TABLE tb_dim_situacao_problema (
+    co_seq_dim_situacao bigint, -- inf
+    ds_situacao_problema text, -- inf
+    CONSTRAINT pk_dimsituacaoproblema PRIMARY KEY (co_seq_dim_situacao)
+);
+
+CREATE TABLE tb_dim_situacao_trabalho (
+    co_seq_dim_situacao_trabalho bigint,
+    nu_identificador varchar(100),
+    ds_dim_situacao_trabalho varchar(500),
+    co_ordem integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimsituacaotrabalho PRIMARY KEY (co_seq_dim_situacao_trabalho)
+);
+
+CREATE TABLE tb_dim_tempo (
+    co_seq_dim_tempo bigint,
+    dt_registro date,
+    nu_dia smallint,
+    nu_mes smallint,
+    nu_ano integer,
+    ds_dia_semana varchar(100),
+    CONSTRAINT pk_dimtempo PRIMARY KEY (co_seq_dim_tempo)
+);
+
+CREATE TABLE tb_dim_tempo_morador_rua (
+    co_seq_dim_tempo_morador_rua bigint,
+    nu_identificador varchar(100),
+    ds_dim_tempo_morador_rua varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtempomoradorrua PRIMARY KEY (co_seq_dim_tempo_morador_rua)
+);
+
+CREATE TABLE tb_dim_tipo_abastecimento_agua (
+    co_seq_dim_tipo_abastec_agua bigint,
+    nu_identificador varchar(100),
+    ds_tipo_abastecimento_agua varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipoabastecimentoagua PRIMARY KEY (co_seq_dim_tipo_abastec_agua)
+);
+
+CREATE TABLE tb_dim_tipo_acesso_domicilio (
+    co_seq_dim_tipo_acesso_domicil bigint,
+    nu_identificador varchar(100),
+    ds_tipo_acesso_domicilio varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipoacessodomicilio PRIMARY KEY (co_seq_dim_tipo_acesso_domicil)
+);
+
+CREATE TABLE tb_dim_tipo_atendimento (
+    co_seq_dim_tipo_atendimento bigint,
+    nu_identificador varchar(100),
+    ds_tipo_atendimento varchar(500),
+    co_dim_tipo_atendimento_pai bigint,
+    co_ordem integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimtipoatendimento PRIMARY KEY (co_seq_dim_tipo_atendimento)
+);
+
+CREATE TABLE tb_dim_tipo_atividade (
+    co_seq_dim_tipo_atividade bigint,
+    nu_identificador varchar(100),
+    ds_tipo_atividade varchar(500),
+    co_categoria_tipo_atividade bigint,
+    ds_categoria_tipo_atividade varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipoatividade PRIMARY KEY (co_seq_dim_tipo_atividade)
+);
+
+CREATE TABLE tb_dim_tipo_condicao_peso (
+    co_seq_dim_tipo_condicao_peso bigint,
+    nu_identificador varchar(100),
+    ds_dim_tipo_condicao_peso varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipocondicaopeso PRIMARY KEY (co_seq_dim_tipo_condicao_peso)
+);
+
+CREATE TABLE tb_dim_tipo_consulta_odonto (
+    co_seq_dim_tipo_cnsulta_odonto bigint,
+    nu_identificador varchar(100),
+    ds_tipo_consulta_odonto varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipoconsultaodonto PRIMARY KEY (co_seq_dim_tipo_cnsulta_odonto)
+);
+
+CREATE TABLE tb_dim_tipo_destino_lixo (
+    co_seq_dim_tipo_destino_lixo bigint,
+    nu_identificador varchar(100),
+    ds_tipo_destino_lixo varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipodestinolixo PRIMARY KEY (co_seq_dim_tipo_destino_lixo)
+);
+
+CREATE TABLE tb_dim_tipo_domicilio (
+    co_seq_dim_tipo_domicilio bigint,
+    nu_identificador varchar(100),
+    ds_tipo_domicilio varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipodomicilio PRIMARY KEY (co_seq_dim_tipo_domicilio)
+);
+
+CREATE TABLE tb_dim_tipo_elegibilidade (
+    co_seq_dim_tipo_elegibilidade bigint,
+    nu_identificador varchar(100),
+    ds_tipo_elegibilidade varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipoelegibilidade PRIMARY KEY (co_seq_dim_tipo_elegibilidade)
+);
+
+-- tb_dim_tipo_endereco: inf: columns partly known
+CREATE TABLE tb_dim_tipo_endereco (
+    co_seq_dim_tipo_endereco bigint, -- inf
+    ds_tipo_endereco text, -- inf
+    CONSTRAINT pk_dimtipoendereco PRIMARY KEY (co_seq_dim_tipo_endereco)
+);
+
+CREATE TABLE tb_dim_tipo_escoamento_sanitar (
+    co_seq_dim_tipo_escoamento_snt bigint,
+    nu_identificador varchar(100),
+    ds_tipo_escoamento_sanitario varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipoescoamentosanitar PRIMARY KEY (co_seq_dim_tipo_escoamento_snt)
+);
+
+CREATE TABLE tb_dim_tipo_escolaridade (
+    co_seq_dim_tipo_escolaridade bigint,
+    nu_identificador varchar(100),
+    ds_dim_tipo_escolaridade varchar(500),
+    co_ordem integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimtipoescolaridade PRIMARY KEY (co_seq_dim_tipo_escolaridade)
+);
+
+CREATE TABLE tb_dim_tipo_ficha (
+    co_seq_dim_tipo_ficha bigint,
+    nu_identificador varchar(100),
+    ds_tipo_ficha varchar(500),
+    co_ordem integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimtipoficha PRIMARY KEY (co_seq_dim_tipo_ficha)
+);
+
+CREATE TABLE tb_dim_tipo_glicemia (
+    co_seq_dim_tipo_glicemia bigint,
+    ds_tipo_glicemia varchar(100),
+    ds_tipo_glicemia_filtro varchar(100),
+    co_ordem integer,
+    nu_identificador varchar(100),
+    CONSTRAINT pk_dimtipoglicemia PRIMARY KEY (co_seq_dim_tipo_glicemia)
+);
+
+CREATE TABLE tb_dim_tipo_imovel (
+    co_seq_dim_tipo_imovel bigint,
+    nu_identificador varchar(100),
+    ds_tipo_imovel varchar(500),
+    co_ordem integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimtipoimovel PRIMARY KEY (co_seq_dim_tipo_imovel)
+);
+
+CREATE TABLE tb_dim_tipo_localizacao (
+    co_seq_dim_tipo_localizacao bigint,
+    nu_identificador varchar(100),
+    ds_tipo_localizacao varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipolocalizacao PRIMARY KEY (co_seq_dim_tipo_localizacao)
+);
+
+CREATE TABLE tb_dim_tipo_logradouro (
+    co_seq_dim_tipo_logradouro bigint,
+    nu_identificador varchar(100),
+    ds_tipo_logradouro varchar(500),
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimtipologradouro PRIMARY KEY (co_seq_dim_tipo_logradouro)
+);
+
+CREATE TABLE tb_dim_tipo_material_parede (
+    co_seq_dim_tipo_material_pared bigint,
+    nu_identificador varchar(100),
+    ds_tipo_material_parede varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipomaterialparede PRIMARY KEY (co_seq_dim_tipo_material_pared)
+);
+
+CREATE TABLE tb_dim_tipo_orientacao_sexual (
+    co_seq_dim_tipo_orientacao_sxl bigint,
+    nu_identificador varchar(100),
+    ds_dim_tipo_orientacao_sexual varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipoorientacaosexual PRIMARY KEY (co_seq_dim_tipo_orientacao_sxl)
+);
+
+CREATE TABLE tb_dim_tipo_origem (
+    co_seq_dim_tipo_origem bigint,
+    nu_identificador varchar(255),
+    no_tipo_origem varchar(255),
+    CONSTRAINT pk_dimtipoorigem PRIMARY KEY (co_seq_dim_tipo_origem)
+);
+
+CREATE TABLE tb_dim_tipo_origem_dado_transp (
+    co_seq_dim_tp_orgm_dado_transp bigint,
+    nu_identificador varchar(255),
+    no_tipo_origem_dado_transp varchar(255),
+    CONSTRAINT pk_dimtipoorigemdadotransp PRIMARY KEY (co_seq_dim_tp_orgm_dado_transp)
+);
+
+-- tb_dim_tipo_origem_energ_elet: inf: columns partly known
+CREATE TABLE tb_dim_tipo_origem_energ_elet (
+    co_seq_dim_tp_org_energia_elet bigint, -- inf
+    CONSTRAINT pk_dimtipoorigemenergelet PRIMARY KEY (co_seq_dim_tp_org_energia_elet)
+);
+
+CREATE TABLE tb_dim_tipo_parentesco (
+    co_seq_dim_tipo_parentesco bigint,
+    nu_identificador varchar(100),
+    ds_tipo_parentesco varchar(500),
+    co_ordem integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimtipoparentesco PRIMARY KEY (co_seq_dim_tipo_parentesco)
+);
+
+-- tb_dim_tipo_participacao_atend: inf: columns partly known
+CREATE TABLE tb_dim_tipo_participacao_atend (
+    co_seq_dim_tp_particip_atend bigint, -- inf
+    CONSTRAINT pk_dimtipoparticipacaoatend PRIMARY KEY (co_seq_dim_tp_particip_atend)
+);
+
+CREATE TABLE tb_dim_tipo_posse_terra (
+    co_seq_dim_tipo_posse_terra bigint,
+    nu_identificador varchar(100),
+    ds_tipo_posse_terra varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipoposseterra PRIMARY KEY (co_seq_dim_tipo_posse_terra)
+);
+
+CREATE TABLE tb_dim_tipo_renda_familiar (
+    co_seq_dim_tipo_renda_familiar bigint,
+    nu_identificador varchar(100),
+    ds_tipo_renda_familiar varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtiporendafamiliar PRIMARY KEY (co_seq_dim_tipo_renda_familiar)
+);
+
+CREATE TABLE tb_dim_tipo_saida_cadastro (
+    co_seq_dim_tipo_saida_cadastro bigint,
+    nu_identificador varchar(100),
+    ds_dim_tipo_saida_cadastro varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtiposaidacadastro PRIMARY KEY (co_seq_dim_tipo_saida_cadastro)
+);
+
+CREATE TABLE tb_dim_tipo_situacao_moradia (
+    co_seq_dim_tipo_situacao_morad bigint,
+    nu_identificador varchar(100),
+    ds_tipo_situacao_moradia varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtiposituacaomoradia PRIMARY KEY (co_seq_dim_tipo_situacao_morad)
+);
+
+CREATE TABLE tb_dim_tipo_tratamento_agua (
+    co_seq_dim_tipo_tratament_agua bigint,
+    nu_identificador varchar(100),
+    ds_tipo_tratamento_agua varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimtipotratamentoagua PRIMARY KEY (co_seq_dim_tipo_tratament_agua)
+);
+
+CREATE TABLE tb_dim_turno (
+    co_seq_dim_turno bigint,
+    nu_identificador varchar(100),
+    ds_turno varchar(500),
+    co_ordem integer,
+    CONSTRAINT pk_dimturno PRIMARY KEY (co_seq_dim_turno)
+);
+
+CREATE TABLE tb_dim_uf (
+    co_seq_dim_uf bigint,
+    no_identificador varchar(10),
+    no_uf varchar(500),
+    sg_uf varchar(10),
+    co_dim_pais bigint,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimuf PRIMARY KEY (co_seq_dim_uf)
+);
+
+CREATE TABLE tb_dim_unidade_saude (
+    co_seq_dim_unidade_saude bigint,
+    nu_cnes varchar(20),
+    no_unidade_saude varchar(500),
+    no_bairro varchar(500),
+    st_registro_valido integer,
+    ds_filtro varchar(255),
+    CONSTRAINT pk_dimunidadesaude PRIMARY KEY (co_seq_dim_unidade_saude)
+);
+
+CREATE TABLE tb_dim_via_administracao (
+    co_seq_dim_via_administracao bigint,
+    nu_identificador varchar(100),
+    no_via_administracao varchar(255),
+    no_via_administracao_filtro varchar(255),
+    co_ordem integer,
+    CONSTRAINT pk_dimviaadministracao PRIMARY KEY (co_seq_dim_via_administracao)
+);
+
+-- tb_dim_vinculacao_equipes: inf: columns partly known
+CREATE TABLE tb_dim_vinculacao_equipes (
+    co_seq_dim_vinculacao_equipes bigint, -- inf
+    co_dim_equipe_principal bigint, -- inf
+    CONSTRAINT pk_dimvinculacaoequipes PRIMARY KEY (co_seq_dim_vinculacao_equipes)
+);
+
+CREATE TABLE tb_dim_zika_tipo_exame (
+    co_seq_dim_zika_tipo_exame bigint,
+    nu_identificador varchar(100),
+    no_zika_tipo_exame varchar(255),
+    no_zika_tipo_exame_filtro varchar(255),
+    CONSTRAINT pk_dimzikatipoexame PRIMARY KEY (co_seq_dim_zika_tipo_exame)
+);
+
+-- tb_dose_imunobiologico: inf: columns may be incomplete
+CREATE TABLE tb_dose_imunobiologico (
+    co_dose_imunobiologico bigint,
+    sg_dose_imunobiologico varchar(255),
+    no_dose_imunobiologico varchar(255),
+    nu_ordem integer,
+    no_apresentacao_dose varchar(255),
+    CONSTRAINT pk_doseimunobiologico PRIMARY KEY (co_dose_imunobiologico)
+);
+
+-- tb_dsei: inf: columns partly known
+CREATE TABLE tb_dsei (
+    co_dsei bigint, -- inf
+    nu_telefone1 varchar,
+    nu_telefone2 varchar,
+    ds_email varchar,
+    ds_email_chefe varchar,
+    ds_complemento varchar,
+    no_bairro varchar,
+    no_logradouro varchar,
+    nu_cep varchar,
+    no_dsei varchar(255), -- inf
+    no_dsei_filtro varchar(255), -- inf
+    no_chefe_dsei varchar(255), -- inf
+    CONSTRAINT pk_dsei PRIMARY KEY (co_dsei)
+);
+
+CREATE TABLE tb_encaminhamento (
+    co_seq_encaminhamento bigint,
+    co_atend_prof bigint,
+    co_prontuario bigint,
+    co_especialidade_sisreg bigint,
+    ds_complemento varchar(200),
+    co_cid10 bigint,
+    co_ciap bigint,
+    co_classificacao_risco_encam bigint,
+    ds_motivo_encaminhamento varchar(1000),
+    ds_observacao text,
+    CONSTRAINT pk_encaminhamento PRIMARY KEY (co_seq_encaminhamento)
+);
+
+CREATE TABLE tb_envio_log (
+    co_seq_envio_log bigint,
+    data timestamp,
+    st_status_envio integer,
+    mensagem varchar(255),
+    file_name varchar(255),
+    CONSTRAINT pk_enviolog PRIMARY KEY (co_seq_envio_log)
+);
+
+-- tb_envio_rnds: inf: columns partly known
+CREATE TABLE tb_envio_rnds (
+    co_seq_envio_rnds bigint, -- inf
+    nu_cns_prof varchar,
+    ds_erro text, -- inf
+    no_tipo_registro varchar(255), -- inf
+    co_unico_registro varchar(96), -- inf
+    st_envio integer, -- inf
+    dt_envio timestamp, -- inf
+    CONSTRAINT pk_enviornds PRIMARY KEY (co_seq_envio_rnds)
+);
+
+CREATE TABLE tb_equipe (
+    co_seq_equipe bigint,
+    nu_ine varchar(255),
+    st_ativo integer NOT NULL,
+    co_unidade_saude bigint NOT NULL,
+    qt_referencia bigint,
+    tp_equipe bigint,
+    ds_area varchar(255),
+    no_equipe varchar(255),
+    no_equipe_filtro varchar(255),
+    co_unico_equipe varchar(255),
+    CONSTRAINT pk_equipe PRIMARY KEY (co_seq_equipe),
+    CONSTRAINT uk_equipe_counicoequipe UNIQUE (co_unico_equipe)
+);
+
+-- tb_equipe_unificacao_base: inf: columns partly known
+CREATE TABLE tb_equipe_unificacao_base (
+    co_seq_equipe_unificacao_base bigint, -- inf
+    nu_cnes varchar,
+    CONSTRAINT pk_equipeunificacaobase PRIMARY KEY (co_seq_equipe_unificacao_base)
+);
+
+CREATE TABLE tb_escolaridade (
+    co_escolaridade bigint,
+    no_escolaridade varchar(255),
+    no_escolaridade_filtro varchar(255),
+    CONSTRAINT pk_escolaridade PRIMARY KEY (co_escolaridade)
+);
+
+CREATE TABLE tb_especialidade_sisreg (
+    co_especialidade_sisreg bigint,
+    ds_especialidade_sisreg varchar(100) NOT NULL,
+    ds_especialidade_sisreg_filtro varchar(100) NOT NULL,
+    co_grupo_especialidade bigint NOT NULL,
+    co_cbo bigint,
+    tp_encam_odonto bigint,
+    tp_cds_conduta bigint,
+    CONSTRAINT pk_especialidadesisreg PRIMARY KEY (co_especialidade_sisreg)
+);
+
+CREATE TABLE tb_estado_civil (
+    co_estado_civil bigint,
+    no_estado_civil varchar(255),
+    CONSTRAINT pk_estadocivil PRIMARY KEY (co_estado_civil)
+);
+
+-- tb_estagio: inf: columns partly known
+CREATE TABLE tb_estagio (
+    co_ator_papel bigint, -- inf
+    CONSTRAINT pk_estagio PRIMARY KEY (co_ator_papel)
+);
+
+-- tb_estagio_unificacao_base: inf: columns partly known
+CREATE TABLE tb_estagio_unificacao_base (
+    co_seq_estagio_unificacao_base bigint, -- inf
+    nu_cpf_prof_supervisor varchar,
+    CONSTRAINT pk_estagiounificacaobase PRIMARY KEY (co_seq_estagio_unificacao_base)
+);
+
+-- tb_estrategia_vacinacao: inf: columns may be incomplete
+CREATE TABLE tb_estrategia_vacinacao (
+    co_estrategia_vacinacao bigint,
+    nu_estrategia_vacinacao varchar(10),
+    no_estrategia_vacinacao varchar(255),
+    no_estrategia_vacinacao_filtro varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_estrategiavacinacao PRIMARY KEY (co_estrategia_vacinacao)
+);
+
+-- tb_etl_auxiliar_number: inf: columns partly known
+CREATE TABLE tb_etl_auxiliar_number (
+    co_seq_etl_auxiliar_number bigint, -- inf
+    CONSTRAINT pk_etlauxiliarnumber PRIMARY KEY (co_seq_etl_auxiliar_number)
+);
+
+CREATE TABLE tb_etnia (
+    co_etnia bigint,
+    no_etnia varchar(255) NOT NULL,
+    co_etnia_cadsus varchar(4),
+    CONSTRAINT pk_etnia PRIMARY KEY (co_etnia)
+);
+
+CREATE TABLE tb_evolucao_avaliacao (
+    co_atend_prof bigint,
+    ds_avaliacao text,
+    st_necessidade_de_protese integer,
+    CONSTRAINT pk_evolucaoavaliacao PRIMARY KEY (co_atend_prof)
+);
+
+-- tb_evolucao_dente: inf: columns may be incomplete
+CREATE TABLE tb_evolucao_dente (
+    co_seq_evolucao_dente bigint,
+    co_dente bigint,
+    co_odontograma bigint,
+    st_coroa_cima bigint,
+    st_coroa_baixo bigint,
+    st_coroa_direita bigint,
+    st_coroa_esquerda bigint,
+    st_coroa_centro bigint,
+    st_raiz bigint,
+    st_face bigint,
+    CONSTRAINT pk_evolucaodente PRIMARY KEY (co_seq_evolucao_dente)
+);
+
+CREATE TABLE tb_evolucao_objetivo (
+    co_atend_prof bigint,
+    ds_objetivo text,
+    st_necessidade_especial integer,
+    CONSTRAINT pk_evolucaoobjetivo PRIMARY KEY (co_atend_prof)
+);
+
+CREATE TABLE tb_evolucao_odonto (
+    co_seq_evolucao_odonto bigint,
+    tp_parte_bucal bigint,
+    ds_parte_bucal varchar(255),
+    ds_outro varchar(400),
+    co_atend_prof_odonto bigint,
+    co_prontuario bigint,
+    ds_evolucao text,
+    CONSTRAINT pk_evolucaoodonto PRIMARY KEY (co_seq_evolucao_odonto)
+);
+
+CREATE TABLE tb_evolucao_plano (
+    co_atend_prof bigint,
+    ds_plano text,
+    CONSTRAINT pk_evolucaoplano PRIMARY KEY (co_atend_prof)
+);
+
+CREATE TABLE tb_evolucao_subjetivo (
+    co_atend_prof bigint,
+    ds_subjetivo text,
+    ds_acompanhado_especialidade varchar(255),
+    CONSTRAINT pk_evolucaosubjetivo PRIMARY KEY (co_atend_prof)
+);
+
+CREATE TABLE tb_exame_clearance_creatina (
+    co_seq_exame_clearance_creatn bigint,
+    co_exame_requisitado bigint,
+    vl_clearance_creatina double precision,
+    CONSTRAINT pk_exameclearancecreatina PRIMARY KEY (co_seq_exame_clearance_creatn)
+);
+
+CREATE TABLE tb_exame_colesterol_hdl (
+    co_seq_exame_colesterol_hdl bigint,
+    co_exame_requisitado bigint,
+    vl_colesterol_hdl double precision,
+    CONSTRAINT pk_examecolesterolhdl PRIMARY KEY (co_seq_exame_colesterol_hdl)
+);
+
+CREATE TABLE tb_exame_colesterol_ldl (
+    co_seq_exame_colesterol_ldl bigint,
+    co_exame_requisitado bigint,
+    vl_colesterol_ldl double precision,
+    CONSTRAINT pk_examecolesterolldl PRIMARY KEY (co_seq_exame_colesterol_ldl)
+);
+
+CREATE TABLE tb_exame_colesterol_total (
+    co_seq_exame_colesterol_total bigint,
+    co_exame_requisitado bigint,
+    vl_colesterol_total double precision,
+    CONSTRAINT pk_examecolesteroltotal PRIMARY KEY (co_seq_exame_colesterol_total)
+);
+
+CREATE TABLE tb_exame_creatina_serica (
+    co_seq_exame_creatina_sericia bigint,
+    co_exame_requisitado bigint,
+    vl_creatina_serica double precision,
+    CONSTRAINT pk_examecreatinaserica PRIMARY KEY (co_seq_exame_creatina_sericia)
+);
+
+CREATE TABLE tb_exame_detalhe (
+    co_seq_exame_detalhe bigint,
+    ds_exame_detalhe varchar(255),
+    tp_opcao bigint,
+    sg_unidade_medida varchar(25),
+    vl_comprimento integer,
+    vl_minimo double precision,
+    vl_maximo double precision,
+    vl_precisao_decimal integer,
+    CONSTRAINT pk_examedetalhe PRIMARY KEY (co_seq_exame_detalhe)
+);
+
+CREATE TABLE tb_exame_detalhe_resultado (
+    co_seq_exame_detalhe_resultado bigint,
+    co_exame_requisitado bigint,
+    co_proced_exame_detalhe bigint,
+    tp_resultado bigint,
+    nu_resultado double precision,
+    ds_resultado varchar(800),
+    CONSTRAINT pk_examedetalheresultado PRIMARY KEY (co_seq_exame_detalhe_resultado)
+);
+
+CREATE TABLE tb_exame_hemoglobina_glicada (
+    co_seq_exame_hemoglobina_glicd bigint,
+    co_exame_requisitado bigint,
+    vl_hemoglobina_glicada double precision,
+    CONSTRAINT pk_examehemoglobinaglicada PRIMARY KEY (co_seq_exame_hemoglobina_glicd)
+);
+
+CREATE TABLE tb_exame_prenatal (
+    co_seq_exame_prenatal bigint,
+    co_exame_requisitado bigint,
+    qt_semana_gestacional_eco integer,
+    qt_dia_gestacional_eco integer,
+    dt_provavel_parto_eco date,
+    CONSTRAINT pk_exameprenatal PRIMARY KEY (co_seq_exame_prenatal)
+);
+
+CREATE TABLE tb_exame_puericultura (
+    co_seq_exame bigint,
+    co_exame_requisitado bigint,
+    co_exame bigint,
+    CONSTRAINT pk_examepuericultura PRIMARY KEY (co_seq_exame)
+);
+
+-- tb_exame_requisitado: inf: columns may be incomplete
+CREATE TABLE tb_exame_requisitado (
+    co_seq_exame_requisitado bigint,
+    st_conferido integer,
+    dt_resultado timestamp,
+    co_atend_prof bigint,
+    co_proced bigint,
+    co_requisicao_exame bigint,
+    co_atend_prof_resultado bigint,
+    co_prontuario bigint,
+    dt_realizacao timestamp,
+    dt_solicitacao timestamp,
+    co_proced_exame_especifico bigint,
+    ds_resultado text,
+    ds_observacao varchar(300),
+    co_arquivo_atendprof bigint,
+    CONSTRAINT pk_examerequisitado PRIMARY KEY (co_seq_exame_requisitado)
+);
+
+CREATE TABLE tb_exame_triglicerideos (
+    co_seq_exame_triglicerideos bigint,
+    co_exame_requisitado bigint,
+    vl_triglicerideos double precision,
+    CONSTRAINT pk_exametriglicerideos PRIMARY KEY (co_seq_exame_triglicerideos)
+);
+
+-- tb_fai_prenatal: inf: columns partly known
+CREATE TABLE tb_fai_prenatal (
+    nu_uuid_ficha varchar(96), -- inf
+    dt_registro date, -- inf
+    co_fat_cidadao_pec bigint, -- inf
+    nu_idade_gestacional integer -- inf
+);
+
+-- tb_faixa_etaria_vacinacao: inf: columns may be incomplete
+CREATE TABLE tb_faixa_etaria_vacinacao (
+    co_faixa_etaria_vacinacao bigint,
+    nu_inicio_ano integer,
+    nu_fim_ano integer,
+    nu_inicio_mes integer,
+    nu_fim_mes integer,
+    nu_inicio_dia integer,
+    nu_fim_dia integer,
+    ds_faixa_etaria varchar(255),
+    CONSTRAINT pk_faixaetariavacinacao PRIMARY KEY (co_faixa_etaria_vacinacao)
+);
+
+CREATE TABLE tb_familia (
+    co_seq_familia bigint,
+    nu_ine varchar(255),
+    nu_cnes varchar(20) NOT NULL,
+    nu_cpf_cns_responsavel varchar(255) NOT NULL,
+    nu_prontuario_familiar varchar(255),
+    dt_nascimento_responsavel date,
+    co_renda_familiar bigint,
+    qt_membro integer,
+    co_cds_domicilio bigint NOT NULL,
+    dt_reside_desde date,
+    st_responsavel_cadastrado integer NOT NULL,
+    st_responsavel_declarado integer NOT NULL,
+    st_responsavel_vivo integer NOT NULL,
+    st_responsavel_unico integer NOT NULL,
+    st_responsavel_ainda_reside integer NOT NULL,
+    st_familia_ainda_reside integer NOT NULL,
+    st_informacao_suficiente integer NOT NULL,
+    st_domicilio_ativo integer,
+    dt_atualizacao_fcd timestamp,
+    CONSTRAINT pk_familia PRIMARY KEY (co_seq_familia)
+);
+
+-- tb_fat_atd_ind_encaminhamentos: inf: columns may be incomplete
+CREATE TABLE tb_fat_atd_ind_encaminhamentos (
+    co_seq_fat_atd_ind_encaminham bigint,
+    co_fat_atd_ind bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns_cidadao varchar(15),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    co_dim_especialidade bigint,
+    co_dim_cid10 bigint,
+    co_dim_classificacao_risc_enc bigint,
+    co_dim_ciap2 bigint,
+    CONSTRAINT pk_fatatdindencaminhamentos PRIMARY KEY (co_seq_fat_atd_ind_encaminham)
+);
+
+CREATE TABLE tb_fat_atd_ind_exames (
+    co_seq_fat_atd_ind_exames bigint,
+    co_fat_atd_ind bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns_cidadao varchar(15),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    co_dim_procedimento bigint,
+    dt_solicitacao date,
+    dt_realizacao date,
+    dt_resultado date,
+    nu_resultado_valor double precision,
+    nu_resultado_dia integer,
+    nu_resultado_semana integer,
+    dt_resultado_data date,
+    CONSTRAINT pk_fatatdindexames PRIMARY KEY (co_seq_fat_atd_ind_exames)
+);
+
+-- tb_fat_atd_ind_medicamentos: inf: columns may be incomplete
+CREATE TABLE tb_fat_atd_ind_medicamentos (
+    co_seq_fat_atd_ind_medicam bigint,
+    co_fat_atd_ind bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns_cidadao varchar(15),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    co_dim_catmat bigint,
+    co_dim_dose_frequencia_medida bigint,
+    co_dim_duracao_tratamento_med bigint,
+    co_dim_dose_frequencia bigint,
+    co_dim_via_administracao bigint,
+    ds_dose varchar(255),
+    st_dose_unica integer,
+    st_uso_continuo integer,
+    ds_dose_frequencia varchar(255),
+    qt_dose_frequencia integer,
+    qt_duracao_tratamento integer,
+    qt_receitada integer,
+    dt_inicio_tratamento date,
+    CONSTRAINT pk_fatatdindmedicamentos PRIMARY KEY (co_seq_fat_atd_ind_medicam)
+);
+
+-- tb_fat_atd_ind_problemas: inf: columns may be incomplete
+CREATE TABLE tb_fat_atd_ind_problemas (
+    co_seq_fat_atend_ind_problemas bigint,
+    co_fat_atd_ind bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns char(15),
+    co_dim_cid bigint,
+    co_dim_ciap bigint,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_fatatdindproblemas PRIMARY KEY (co_seq_fat_atend_ind_problemas)
+);
+
+-- tb_fat_atd_ind_procedimentos: inf: columns may be incomplete
+CREATE TABLE tb_fat_atd_ind_procedimentos (
+    co_seq_fat_atend_ind_proced bigint,
+    co_fat_atd_ind bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns char(15),
+    co_dim_procedimento_avaliado bigint,
+    co_dim_procedimento_solicitado bigint,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    dt_inicial_atendimento timestamptz,
+    co_dim_faixa_etaria bigint, -- inf
+    co_dim_sexo bigint, -- inf
+    CONSTRAINT pk_fatatdindprocedimentos PRIMARY KEY (co_seq_fat_atend_ind_proced)
+);
+
+-- tb_fat_atend_dom_prob_cond: inf: columns partly known
+CREATE TABLE tb_fat_atend_dom_prob_cond (
+    co_seq_fat_atend_dom_prob_cond bigint, -- inf
+    co_dim_profissional_1 bigint, -- inf
+    co_dim_profissional_2 bigint, -- inf
+    co_dim_cid bigint, -- inf
+    co_dim_ciap bigint, -- inf
+    co_dim_tempo bigint, -- inf
+    co_dim_municipio bigint, -- inf
+    co_dim_cbo_1 bigint, -- inf
+    co_dim_cbo_2 bigint, -- inf
+    CONSTRAINT pk_fatatenddomprobcond PRIMARY KEY (co_seq_fat_atend_dom_prob_cond)
+);
+
+CREATE TABLE tb_fat_atend_dom_proced (
+    co_seq_fat_atend_dom_proced bigint,
+    co_fat_atend_domiciliar bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_tempo bigint,
+    co_dim_turno bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_procedimento bigint,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    CONSTRAINT pk_fatatenddomproced PRIMARY KEY (co_seq_fat_atend_dom_proced)
+);
+
+CREATE TABLE tb_fat_atend_odonto_encaminham (
+    co_seq_fat_atd_odo_encaminham bigint,
+    co_fat_atd_odo bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns_cidadao varchar(15),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    co_dim_especialidade bigint,
+    co_dim_cid10 bigint,
+    co_dim_ciap2 bigint,
+    co_dim_classificacao_risc_enc bigint,
+    CONSTRAINT pk_fatatendodontoencaminham PRIMARY KEY (co_seq_fat_atd_odo_encaminham)
+);
+
+-- tb_fat_atend_odonto_exames: inf: columns may be incomplete
+CREATE TABLE tb_fat_atend_odonto_exames (
+    co_seq_fat_atd_odo_exames bigint,
+    co_fat_atd_odo bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns_cidadao varchar(15),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    co_dim_procedimento bigint,
+    dt_solicitacao date,
+    dt_realizacao date,
+    dt_resultado date,
+    nu_resultado_valor double precision,
+    nu_resultado_dia integer,
+    nu_resultado_semana integer,
+    dt_resultado_data date,
+    dt_inicial_atendimento timestamptz,
+    co_dim_faixa_etaria bigint, -- inf
+    co_dim_sexo bigint, -- inf
+    CONSTRAINT pk_fatatendodontoexames PRIMARY KEY (co_seq_fat_atd_odo_exames)
+);
+
+-- tb_fat_atend_odonto_medicament: inf: columns may be incomplete
+CREATE TABLE tb_fat_atend_odonto_medicament (
+    co_seq_fat_atd_odo_medicam bigint,
+    co_fat_atd_odo bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns_cidadao varchar(15),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    co_dim_catmat bigint,
+    co_dim_dose_frequencia_medida bigint,
+    co_dim_duracao_tratamento_med bigint,
+    co_dim_dose_frequencia bigint,
+    co_dim_via_administracao bigint,
+    ds_dose varchar(255),
+    st_dose_unica integer,
+    st_uso_continuo integer,
+    ds_dose_frequencia varchar(255),
+    qt_dose_frequencia integer,
+    qt_duracao_tratamento integer,
+    qt_receitada integer,
+    dt_inicio_tratamento date,
+    CONSTRAINT pk_fatatendodontomedicament PRIMARY KEY (co_seq_fat_atd_odo_medicam)
+);
+
+-- tb_fat_atend_odonto_problemas: inf: columns may be incomplete
+CREATE TABLE tb_fat_atend_odonto_problemas (
+    co_seq_fat_atnd_odonto_probl bigint,
+    co_fat_atd_odnt bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns char(15),
+    co_dim_cid bigint,
+    co_dim_ciap bigint,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_fatatendodontoproblemas PRIMARY KEY (co_seq_fat_atnd_odonto_probl)
+);
+
+-- tb_fat_atend_odonto_proced: inf: columns may be incomplete
+CREATE TABLE tb_fat_atend_odonto_proced (
+    co_seq_fat_atend_odonto_proced bigint,
+    co_fat_atd_odnt bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns char(15),
+    co_dim_procedimento bigint,
+    qt_procedimentos integer,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    dt_inicial_atendimento timestamptz,
+    co_dim_faixa_etaria bigint, -- inf
+    co_dim_sexo bigint, -- inf
+    CONSTRAINT pk_fatatendodontoproced PRIMARY KEY (co_seq_fat_atend_odonto_proced)
+);
+
+CREATE TABLE tb_fat_atendimento_domiciliar (
+    co_seq_fat_atend_domiciliar bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_tempo bigint,
+    co_dim_turno bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_unidade_saude_2 bigint,
+    nu_cns char(15),
+    dt_nascimento date,
+    co_dim_faixa_etaria bigint,
+    co_dim_sexo bigint,
+    co_dim_local_atendimento bigint,
+    co_dim_tipo_atendimento bigint,
+    co_dim_modalidade_ad bigint,
+    st_condic_acamado integer,
+    st_condic_domiciliado integer,
+    st_condic_ulceras_feridas integer,
+    st_condic_acompanham_nutricion integer,
+    st_condic_uso_sonda_nasogastri integer,
+    st_condic_uso_sonda_nasoentera integer,
+    st_condic_uso_gastrostomia integer,
+    st_condic_uso_colostomia integer,
+    st_condic_uso_cistostomia integer,
+    st_condic_uso_sond_vesic_demor integer,
+    st_condic_acomp_pre_operatorio integer,
+    st_condic_acomp_pos_operatorio integer,
+    st_condic_adapt_uso_ortes_prot integer,
+    st_condic_reabilita_domiciliar integer,
+    st_condic_cuidd_paliat_oncolog integer,
+    st_condic_cuidd_paliat_n_oncol integer,
+    st_condic_oxigenoterapia_domic integer,
+    st_condic_uso_traqueostomia integer,
+    st_condic_uso_aspir_via_aerea integer,
+    st_condic_suport_ventil_cpap integer,
+    st_condic_suport_ventil_bipap integer,
+    st_condic_dialise_peritonial integer,
+    st_condic_paracentese integer,
+    st_condic_medicacao_parenteral integer,
+    ds_filtro_cids varchar(4000),
+    ds_filtro_ciaps varchar(4000),
+    ds_filtro_procedimentos varchar(4000),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_dim_conduta_ad bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_fatatendimentodomiciliar PRIMARY KEY (co_seq_fat_atend_domiciliar)
+);
+
+-- tb_fat_atendimento_individual: inf: columns may be incomplete
+CREATE TABLE tb_fat_atendimento_individual (
+    co_seq_fat_atd_ind bigint,
+    co_dim_municipio bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    co_dim_racionalidade_saude bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns char(15),
+    dt_nascimento date,
+    co_dim_faixa_etaria bigint,
+    co_dim_sexo bigint,
+    co_dim_turno bigint,
+    co_dim_local_atendimento bigint,
+    co_dim_tipo_atendimento bigint,
+    nu_peso double precision,
+    nu_altura double precision,
+    nu_perimetro_cefalico double precision,
+    st_vacinacao_em_dia integer,
+    co_dim_aleitamento bigint,
+    co_dim_tempo_dum bigint,
+    st_gravidez_planejada integer,
+    nu_idade_gestacional_semanas integer,
+    nu_gestas_previas integer,
+    nu_partos integer,
+    co_dim_modalidade_ad bigint,
+    st_ficou_em_observacao integer,
+    st_nasf_avaliacao_diagnostico integer,
+    st_nasf_proce_clin_terapeutico integer,
+    st_nasf_prescricao_terapeutica integer,
+    st_conduta_consulta_agendada integer,
+    st_conduta_cuidd_conti_program integer,
+    st_conduta_agendamento_grupos integer,
+    st_conduta_agendamento_nasf integer,
+    st_conduta_alta_episodio integer,
+    st_encaminhamento_interno_dia integer,
+    st_encaminhamento_serv_special integer,
+    st_encaminhamento_caps integer,
+    st_encaminhamento_intern_hospi integer,
+    st_encaminhamento_urgencia integer,
+    st_encaminhamento_servico_ad integer,
+    st_encaminhamento_intersetoria integer,
+    ds_filtro_cids varchar(4000),
+    ds_filtro_ciaps varchar(4000),
+    ds_filtro_proced_avaliados varchar(4000),
+    ds_filtro_proced_solicitados varchar(4000),
+    nu_prontuario varchar(65),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    dt_inicial_atendimento timestamptz,
+    dt_final_atendimento timestamptz,
+    nu_cpf_cidadao varchar(11),
+    co_dim_cbo_finalizador_obs bigint,
+    co_dim_equipe_finalizador_obs bigint,
+    co_dim_prof_finalizador_obs bigint,
+    co_dim_ubs_finalizador_obs bigint,
+    st_conduta_manter_observacao integer,
+    co_dim_tp_particip_cidadao bigint, -- inf
+    nu_saturacao_o2 double precision, -- inf
+    nu_pressao_sistolica integer, -- inf
+    nu_pressao_diastolica integer, -- inf
+    nu_glicemia integer, -- inf
+    nu_freq_cardiaca integer, -- inf
+    CONSTRAINT pk_fatatendimentoindividual PRIMARY KEY (co_seq_fat_atd_ind)
+);
+
+-- tb_fat_atendimento_odonto: inf: columns may be incomplete
+CREATE TABLE tb_fat_atendimento_odonto (
+    co_seq_fat_atd_odnt bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns char(15),
+    dt_nascimento date,
+    co_dim_faixa_etaria bigint,
+    co_dim_sexo bigint,
+    co_dim_turno bigint,
+    co_dim_local_atendimento bigint,
+    st_paciente_necessidades_espec integer,
+    st_gestante integer,
+    co_dim_tipo_atendimento bigint,
+    co_dim_tipo_consulta bigint,
+    st_vigil_abscesso_dentoalveola integer,
+    st_vigil_alterac_tecidos_moles integer,
+    st_vigil_dor_dente integer,
+    st_vigil_fendas_fissuras_labio integer,
+    st_vigil_fluorose_dentaria integer,
+    st_vigil_traumat_dentoalveolar integer,
+    st_vigil_nao_identificado integer,
+    st_fornecimento_escova_dental integer,
+    st_fornecimento_creme_dental integer,
+    st_fornecimento_fio_dental integer,
+    st_conduta_consulta_agendada integer,
+    st_conduta_outros_profissio_ab integer,
+    st_conduta_agendamento_nasf integer,
+    st_conduta_agendamento_grupos integer,
+    st_conduta_alta_episodio integer,
+    st_conduta_tratamento_concluid integer,
+    st_encaminhamento_necess_espec integer,
+    st_encaminhamento_cirurgia_bmf integer,
+    st_encaminhamento_endodontia integer,
+    st_encaminhamento_estomatologi integer,
+    st_encaminhamento_implantodont integer,
+    st_encaminhamento_odontopediat integer,
+    st_encaminhamento_ortod_ortop integer,
+    st_encaminhamento_periodontia integer,
+    st_encaminhamento_protese_dent integer,
+    st_encaminhamento_radiologia integer,
+    st_encaminhamento_outros integer,
+    st_encaminhamento_nao_aplica integer,
+    ds_filtro_cids varchar(4000),
+    ds_filtro_ciaps varchar(4000),
+    ds_filtro_procedimentos varchar(4000),
+    nu_prontuario varchar(65),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    dt_inicial_atendimento timestamptz,
+    dt_final_atendimento timestamptz,
+    nu_cpf_cidadao varchar(11),
+    nu_peso double precision,
+    nu_altura double precision,
+    co_dim_tp_particip_cidadao bigint, -- inf
+    nu_saturacao_o2 double precision, -- inf
+    nu_pressao_sistolica integer, -- inf
+    nu_pressao_diastolica integer, -- inf
+    nu_glicemia integer, -- inf
+    co_dim_tipo_glicemia bigint, -- inf
+    CONSTRAINT pk_fatatendimentoodonto PRIMARY KEY (co_seq_fat_atd_odnt)
+);
+
+CREATE TABLE tb_fat_atividade_coletiva (
+    co_seq_fat_atividade_coletiva bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_tempo bigint,
+    co_dim_turno bigint,
+    co_dim_undd_sade_acdm_sade bigint,
+    co_dim_procedimento bigint,
+    nu_uuid_ficha varchar(92),
+    nu_participantes integer,
+    nu_participantes_registrados integer,
+    nu_avaliacoes_alteradas integer,
+    co_dim_tipo_atividade bigint,
+    ds_filtro_tema_reuniao varchar(4000),
+    ds_filtro_tema_para_saude varchar(4000),
+    ds_filtro_public_alvo varchar(4000),
+    ds_filtro_pratica_em_saude varchar(4000),
+    st_pse_educacao integer,
+    st_pse_saude integer,
+    ds_outra_localidade varchar(250),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_dim_inep bigint,
+    CONSTRAINT pk_fatatividadecoletiva PRIMARY KEY (co_seq_fat_atividade_coletiva)
+);
+
+-- tb_fat_atvdd_coletiva_ext: inf: columns may be incomplete
+CREATE TABLE tb_fat_atvdd_coletiva_ext (
+    co_seq_fat_atvdd_cltv_ext bigint,
+    co_fat_atividade_coletiva bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_tempo bigint,
+    co_dim_turno bigint,
+    nu_uuid_ficha varchar(92),
+    co_dim_tipo_atividade bigint,
+    st_pblc_alvo_comunidade_geral integer,
+    st_pblc_alvo_crianca_0_3_anos integer,
+    st_pblc_alvo_crianca_4_5_anos integer,
+    st_pblc_alvo_crianca_6_11_anos integer,
+    st_pblc_alvo_adolescente integer,
+    st_pblc_alvo_mulher integer,
+    st_pblc_alvo_gestante integer,
+    st_pblc_alvo_homem integer,
+    st_pblc_alvo_familiares integer,
+    st_pblc_alvo_idoso integer,
+    st_pblc_alvo_pessoa_doen_croni integer,
+    st_pblc_alvo_usuario_tabaco integer,
+    st_pblc_alvo_usuario_alcool integer,
+    st_pblc_alvo_usuario_outr_drog integer,
+    st_pblc_alvo_pes_sofr_trtm_men integer,
+    st_pblc_alvo_profiss_educacao integer,
+    st_pblc_alvo_outros integer,
+    st_tema_saude_comb_aedes_aegyp integer,
+    st_tema_saude_agravos_negligen integer,
+    st_tema_saude_aliment_saudavel integer,
+    st_tema_saude_pess_doenc_croni integer,
+    st_tema_saude_cidad_dirt_human integer,
+    st_tema_saude_dependen_quimica integer,
+    st_tema_saude_envelhecimento integer,
+    st_tema_saude_pant_medic_fitot integer,
+    st_tema_saude_preven_violencia integer,
+    st_tema_saude_saude_ambiental integer,
+    st_tema_saude_saude_bucal integer,
+    st_tema_saude_saude_trabalhad integer,
+    st_tema_saude_saude_mental integer,
+    st_tema_saude_saude_sex_repro integer,
+    st_tema_saude_seman_saud_esco integer,
+    st_tema_saude_outros integer,
+    st_prat_saude_antropometria integer,
+    st_prat_saude_aplic_topi_fluor integer,
+    st_prat_saude_desenv_linguagem integer,
+    st_prat_saude_escov_supervisio integer,
+    st_prat_saude_prt_corp_atv_fis integer,
+    st_prat_saude_pnct_1 integer,
+    st_prat_saude_pnct_2 integer,
+    st_prat_saude_pnct_3 integer,
+    st_prat_saude_pnct_4 integer,
+    st_prat_saude_saude_auditiva integer,
+    st_prat_saude_saude_ocular integer,
+    st_prat_saude_situacao_vacinal integer,
+    st_prat_saude_outras integer,
+    st_prat_saude_outro_procedimen integer,
+    co_dim_procedimento bigint,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    CONSTRAINT pk_fatatvddcoletivaext PRIMARY KEY (co_seq_fat_atvdd_cltv_ext)
+);
+
+-- tb_fat_atvdd_coletiva_int: inf: columns may be incomplete
+CREATE TABLE tb_fat_atvdd_coletiva_int (
+    co_seq_fat_atvdd_cltv_int bigint,
+    co_fat_atividade_coletiva bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_tempo bigint,
+    co_dim_turno bigint,
+    nu_uuid_ficha varchar(92),
+    co_dim_tipo_atividade bigint,
+    st_tema_reuniao_quest_adm_func integer,
+    st_tema_reuniao_processo_traba integer,
+    st_tema_reuniao_diag_monit_ter integer,
+    st_tema_reuniao_plan_monit_equ integer,
+    st_tema_reuniao_disc_proj_tera integer,
+    st_tema_reuniao_educa_permanen integer,
+    st_tema_reuniao_outros integer,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    st_tema_saude_pess_doenc_croni integer, -- inf
+    st_tema_saude_aliment_saudavel integer, -- inf
+    CONSTRAINT pk_fatatvddcoletivaint PRIMARY KEY (co_seq_fat_atvdd_cltv_int)
+);
+
+CREATE TABLE tb_fat_atvdd_coletiva_part (
+    co_seq_fat_atvdd_cltv_part bigint,
+    co_fat_atividade_coletiva bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_tempo bigint,
+    co_dim_turno bigint,
+    nu_uuid_ficha varchar(92),
+    co_dim_tipo_atividade bigint,
+    nu_participante_cns char(15),
+    dt_participante_nascimento date,
+    co_dim_participante_sexo bigint,
+    st_avaliacao_alterada integer,
+    st_pcnt_cessou_habito_fumar integer,
+    st_pcnt_abandonou_grupo integer,
+    nu_participante_altura double precision,
+    nu_participante_peso double precision,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_participante varchar(11),
+    CONSTRAINT pk_fatatvddcoletivapart PRIMARY KEY (co_seq_fat_atvdd_cltv_part)
+);
+
+CREATE TABLE tb_fat_atvdd_coletiva_propart (
+    co_seq_fat_atvdd_cltv_propart bigint,
+    co_fat_atividade_coletiva bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_tempo bigint,
+    co_dim_turno bigint,
+    nu_uuid_ficha varchar(92),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_dim_profssinal_participante bigint,
+    co_dim_cbo_participante bigint,
+    CONSTRAINT pk_fatatvddcoletivapropart PRIMARY KEY (co_seq_fat_atvdd_cltv_propart)
+);
+
+CREATE TABLE tb_fat_avaliacao_elegibilidade (
+    co_seq_fat_avaliacao_elegibldd bigint,
+    nu_uuid_ficha varchar(92),
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional_1 bigint,
+    co_dim_cbo_1 bigint,
+    co_dim_equipe_1 bigint,
+    co_dim_unidade_saude_1 bigint,
+    co_dim_profissional_2 bigint,
+    co_dim_cbo_2 bigint,
+    co_dim_equipe_2 bigint,
+    co_dim_unidade_saude_2 bigint,
+    co_dim_tempo bigint,
+    co_dim_turno bigint,
+    nu_cns char(15),
+    dt_nascimento date,
+    co_dim_faixa_etaria bigint,
+    co_dim_sexo bigint,
+    co_dim_procedencia_origem bigint,
+    st_condic_acamado integer,
+    st_condic_domiciliado integer,
+    st_condic_ulceras_feridas integer,
+    st_condic_acompanham_nutricion integer,
+    st_condic_uso_sonda_nasogastri integer,
+    st_condic_uso_sonda_nasoentera integer,
+    st_condic_uso_gastrostomia integer,
+    st_condic_uso_colostomia integer,
+    st_condic_uso_cistostomia integer,
+    st_condic_uso_sond_vesic_demor integer,
+    st_condic_acomp_pre_operatorio integer,
+    st_condic_acomp_pos_operatorio integer,
+    st_condic_adapt_uso_ortes_prot integer,
+    st_condic_reabilita_domiciliar integer,
+    st_condic_cuidd_paliat_oncolog integer,
+    st_condic_cuidd_paliat_n_oncol integer,
+    st_condic_oxigenoterapia_domic integer,
+    st_condic_uso_traqueostomia integer,
+    st_condic_uso_aspir_via_aerea integer,
+    st_condic_suport_ventil_cpap integer,
+    st_condic_suport_ventil_bipap integer,
+    st_condic_dialise_peritonial integer,
+    st_condic_paracentese integer,
+    st_condic_medicacao_parenteral integer,
+    co_dim_cid_principal bigint,
+    co_dim_cid_sec_1 bigint,
+    co_dim_cid_sec_2 bigint,
+    co_dim_conclusao_modalidade_ad bigint,
+    co_dim_tipo_elegibilidade bigint,
+    st_inelegivel_instabil_clinica integer,
+    st_inelegivel_necessid_propede integer,
+    st_inelegivel_outro_motivo_cli integer,
+    st_inelegivel_ausencia_cuidad integer,
+    st_inelegivel_outra_condi_soci integer,
+    co_dim_raca_cor bigint,
+    co_dim_etnia bigint,
+    st_desconhece_nome_mae integer,
+    st_desconhece_nome_pai integer,
+    co_dim_nacionalidade bigint,
+    dt_naturalizacao date,
+    co_dim_pais_nascimento bigint,
+    dt_entrada_brasil date,
+    co_dim_municipio_cidadao bigint,
+    co_dim_tipo_logradouro bigint,
+    co_dim_municipio_residencia bigint,
+    nu_cns_cuidador char(15),
+    co_dim_cuidador bigint,
+    no_nome varchar(225),
+    no_nome_social varchar(225),
+    nu_nis varchar(32),
+    no_nome_mae varchar(225),
+    no_nome_pai varchar(225),
+    nu_portaria_naturalizacao varchar(65),
+    co_dim_uf_cidadao bigint,
+    no_email varchar(225),
+    nu_cep_residencia varchar(33),
+    co_dim_uf_residencia bigint,
+    no_bairro_residencia varchar(545),
+    no_logradouro_residencia varchar(161),
+    nu_num_logradouro_residencia varchar(33),
+    no_complemento_residencia varchar(545),
+    no_referencia_residencia varchar(97),
+    nu_telefone_residencia varchar(33),
+    nu_telefone_contato varchar(33),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    co_fat_cidadao_pec_cuidador bigint,
+    nu_cpf_cidadao varchar(11),
+    nu_cpf_cuidador varchar(11),
+    CONSTRAINT pk_fatavaliacaoelegibilidade PRIMARY KEY (co_seq_fat_avaliacao_elegibldd)
+);
+
+CREATE TABLE tb_fat_cad_dom_familia (
+    co_seq_fat_cad_dom_familia bigint,
+    nu_uuid_ficha varchar(92),
+    nu_uuid_ficha_origem varchar(92),
+    st_recusa_cadastro integer,
+    co_dim_tipo_ficha bigint,
+    co_dim_profissional bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_tempo bigint,
+    co_dim_tempo_validade bigint,
+    co_dim_tempo_validade_recusa bigint,
+    co_dim_cbo bigint,
+    nu_cns_responsavel char(15),
+    dt_nascimento date,
+    dt_inicio_residencia date,
+    st_mudou integer,
+    co_dim_tipo_renda_familiar bigint,
+    st_normaliza_ficha_cadastros integer,
+    co_fat_cad_domiciliar bigint,
+    nu_micro_area varchar(3),
+    qt_membro_familiar integer,
+    nu_prontuario varchar(65),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_responsavel varchar(11),
+    CONSTRAINT pk_fatcaddomfamilia PRIMARY KEY (co_seq_fat_cad_dom_familia)
+);
+
+-- tb_fat_cad_domiciliar: inf: columns may be incomplete
+CREATE TABLE tb_fat_cad_domiciliar (
+    co_seq_fat_cad_domiciliar bigint,
+    nu_uuid_ficha varchar(92),
+    nu_uuid_ficha_origem varchar(92),
+    qt_morador integer,
+    nu_comodo integer,
+    st_recusa_cadastro integer,
+    co_dim_tipo_ficha bigint,
+    co_dim_tipo_imovel bigint,
+    co_dim_profissional bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_tempo bigint,
+    co_dim_tempo_validade bigint,
+    co_dim_tempo_validade_recusa bigint,
+    co_dim_tipo_logradouro bigint,
+    co_dim_municipio_cidadao bigint,
+    co_dim_tipo_situacao_moradia bigint,
+    co_dim_tipo_localizacao bigint,
+    co_dim_tipo_domicilio bigint,
+    co_dim_tipo_posse_terra bigint,
+    co_dim_tipo_acesso_domicilio bigint,
+    co_dim_tipo_material_parede bigint,
+    co_dim_tipo_abastecimento_agua bigint,
+    co_dim_tipo_tratamento_agua bigint,
+    co_dim_tipo_escoamento_sanitar bigint,
+    co_dim_tipo_destino_lixo bigint,
+    co_dim_cbo bigint,
+    st_disp_energia integer,
+    st_animal_domiciliar integer,
+    qt_animal_domiciliar integer,
+    st_animal_gato integer,
+    st_animal_cachorro integer,
+    st_animal_passaro integer,
+    st_animal_outros integer,
+    st_outros_prof_vinclds integer,
+    nu_micro_area varchar(3),
+    st_processo_linha_tempo integer,
+    st_processo_familia integer,
+    st_familias integer,
+    ds_filtro_tipo_renda_familiar varchar(4000),
+    nu_cep varchar(33),
+    no_logradouro varchar(288),
+    nu_num_logradouro varchar(64),
+    no_complemento varchar(545),
+    no_bairro varchar(545),
+    no_ponto_referencia varchar(200),
+    nu_telefone_residencia varchar(64),
+    nu_telefone_contato varchar(64),
+    no_instituicao_nome varchar(225),
+    no_instituicao_cargo varchar(225),
+    nu_instituicao_cns varchar(33),
+    nu_instituicao_telefone varchar(33),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    st_gerado_automaticamente integer,
+    st_proc_operacionais integer,
+    st_processa_familita_terrtro integer,
+    nu_latitude double precision,
+    nu_longitude double precision,
+    co_dim_tipo_endereco bigint, -- inf
+    CONSTRAINT pk_fatcaddomiciliar PRIMARY KEY (co_seq_fat_cad_domiciliar)
+);
+
+-- tb_fat_cad_individual: inf: columns may be incomplete
+CREATE TABLE tb_fat_cad_individual (
+    co_seq_fat_cad_individual bigint,
+    nu_uuid_ficha varchar(92),
+    nu_uuid_ficha_origem varchar(92),
+    st_recusa_cadastro integer,
+    nu_cns char(15),
+    dt_nascimento date,
+    st_desconhece_mae integer,
+    co_dim_profissional bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_tempo bigint,
+    co_dim_tempo_validade bigint,
+    co_dim_tempo_validade_recusa bigint,
+    co_dim_sexo bigint,
+    co_dim_raca_cor bigint,
+    co_dim_nacionalidade bigint,
+    co_dim_pais_nascimento bigint,
+    co_dim_municipio_cidadao bigint,
+    nu_cns_responsavel char(15),
+    st_responsavel_familiar integer,
+    st_frequenta_creche integer,
+    st_frequenta_cuidador integer,
+    st_participa_grupo_comunitario integer,
+    st_plano_saude_privado integer,
+    st_comunidade_tradicional integer,
+    st_deficiencia integer,
+    st_defi_auditiva integer,
+    st_defi_intelectual_cognitiva integer,
+    st_defi_outra integer,
+    st_defi_visual integer,
+    st_defi_fisica integer,
+    st_gestante integer,
+    st_doenca_respiratoria integer,
+    st_doenca_respira_asma integer,
+    st_doenca_respira_dpoc_enfisem integer,
+    st_doenca_respira_outra integer,
+    st_doenca_respira_n_sabe integer,
+    st_fumante integer,
+    st_alcool integer,
+    st_outra_droga integer,
+    st_hipertensao_arterial integer,
+    st_diabete integer,
+    st_avc integer,
+    st_infarto integer,
+    st_hanseniase integer,
+    st_tuberculose integer,
+    st_cancer integer,
+    st_internacao_12 integer,
+    st_tratamento_psiquiatra integer,
+    st_acamado integer,
+    st_domiciliado integer,
+    st_usa_planta_medicinal integer,
+    st_doenca_cardiaca integer,
+    st_doenca_card_insuficiencia integer,
+    st_doenca_card_outro integer,
+    st_doenca_card_n_sabe integer,
+    st_problema_rins integer,
+    st_problema_rins_insuficiencia integer,
+    st_problema_rins_outro integer,
+    st_problema_rins_nao_sabe integer,
+    st_pic integer,
+    st_morador_rua integer,
+    st_recebe_beneficio integer,
+    st_referencia_familiar integer,
+    co_dim_frequencia_alimentacao bigint,
+    st_orig_alimen_restaurante_pop integer,
+    st_orig_alimen_doacao_reli integer,
+    st_orig_alimen_doacao_rest integer,
+    st_orig_alimen_doacao_popular integer,
+    st_orig_alimen_outros integer,
+    st_acompanhado_instituicao integer,
+    st_visita_familiar_frequente integer,
+    st_higiene_pessoal_acesso integer,
+    st_hig_pess_banho integer,
+    st_hig_pess_sanitario integer,
+    st_hig_pess_higiene_bucal integer,
+    st_hig_pess_outros integer,
+    co_dim_tipo_parentesco bigint,
+    co_dim_cbo bigint,
+    co_dim_tipo_escolaridade bigint,
+    co_dim_situacao_trabalho bigint,
+    co_dim_tipo_orientacao_sexual bigint,
+    co_dim_tipo_saida_cadastro bigint,
+    co_dim_tipo_condicao_peso bigint,
+    co_dim_tempo_morador_rua bigint,
+    co_dim_etnia bigint,
+    co_dim_cbo_cidadao bigint,
+    co_dim_identidade_genero bigint,
+    co_dim_faixa_etaria bigint,
+    st_desconhece_pai integer,
+    st_informar_orientacao_sexual integer,
+    st_informar_identidade_genero integer,
+    dt_naturalizacao date,
+    dt_entrada_brasil date,
+    dt_obito date,
+    st_respons_crianca_adulto_resp integer,
+    st_respons_crianca_outra_crian integer,
+    st_respons_crianca_adolescente integer,
+    st_respons_crianca_sozinha integer,
+    st_respons_crianca_creche integer,
+    st_respons_crianca_outro integer,
+    nu_micro_area varchar(3),
+    st_processo_linha_tempo integer,
+    st_processo_cidadao integer,
+    no_nome varchar(500),
+    no_nome_social varchar(500),
+    no_nome_mae varchar(500),
+    no_nome_pai varchar(500),
+    nu_nis varchar(32),
+    nu_portaria_naturalizacao varchar(65),
+    nu_celular varchar(33),
+    no_email varchar(500),
+    nu_obito_do varchar(32),
+    no_maternidade_referencia varchar(500),
+    no_causa_internacao12 varchar(500),
+    no_plantas_medicinais varchar(500),
+    no_outra_condicao1 varchar(500),
+    no_outra_condicao2 varchar(500),
+    no_outra_condicao3 varchar(500),
+    no_acompanhado_instituicao varchar(500),
+    no_visita_familiar_parentesco varchar(500),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    st_gerado_automaticamente integer,
+    st_ficha_inativa integer,
+    co_fat_cidadao_pec bigint,
+    co_fat_cidadao_pec_responsvl bigint,
+    st_proc_operacionais integer,
+    nu_cpf_cidadao varchar(11),
+    nu_cpf_responsavel varchar(11),
+    co_dim_povo_comunidad_trad bigint,
+    CONSTRAINT pk_fatcadindividual PRIMARY KEY (co_seq_fat_cad_individual)
+);
+
+CREATE TABLE tb_fat_cidadao (
+    co_seq_fat_cidadao bigint,
+    nu_uuid_ficha varchar(92),
+    nu_uuid_ficha_origem varchar(92),
+    nu_cns char(15),
+    co_fat_cad_individual bigint,
+    co_fat_familia bigint,
+    co_dim_tempo bigint,
+    co_fat_cidadao_raiz bigint,
+    co_fat_cidadao_pai1 bigint,
+    co_fat_cidadao_pai2 bigint,
+    co_dim_tempo_validade bigint,
+    co_dim_linha_tempo_validade bigint,
+    co_fat_cidadao_raiz_equipe bigint,
+    co_fat_cidadao_pai1_equipe bigint,
+    co_fat_cidadao_pai2_equipe bigint,
+    co_dim_tempo_valdd_equipe bigint,
+    co_dim_linha_tempo_valdd_equp bigint,
+    co_fat_cidadao_raiz_undde_sade bigint,
+    co_fat_cidadao_pai1_undde_sade bigint,
+    co_fat_cidadao_pai2_undde_sade bigint,
+    co_dim_tempo_valdd_unidd_saud bigint,
+    co_dim_lnh_vldd_unidd_sad bigint,
+    co_fat_cidadao_raiz_municipio bigint,
+    co_fat_cidadao_pai1_municipio bigint,
+    co_fat_cidadao_pai2_municipio bigint,
+    co_dim_tempo_valdd_municipio bigint,
+    co_dim_linha_valdd_municipio bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    st_responsavel_familiar integer,
+    st_mudou integer,
+    st_vivo integer,
+    st_ativo_territorio integer,
+    st_processo_linha_tempo integer,
+    st_processo_familia integer,
+    st_ficha_inativa integer,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_fatcidadao PRIMARY KEY (co_seq_fat_cidadao)
+);
+
+-- tb_fat_cidadao_aldeado: inf: columns partly known
+CREATE TABLE tb_fat_cidadao_aldeado (
+    co_seq_fat_cidadao_aldeado bigint, -- inf
+    co_aldeia_nascimento bigint,
+    CONSTRAINT pk_fatcidadaoaldeado PRIMARY KEY (co_seq_fat_cidadao_aldeado)
+);
+
+CREATE TABLE tb_fat_cidadao_pec (
+    co_seq_fat_cidadao_pec bigint,
+    co_cidadao bigint,
+    nu_cns varchar(15),
+    no_cidadao varchar(500),
+    no_social_cidadao varchar(500),
+    co_dim_tempo_nascimento bigint,
+    co_dim_sexo bigint,
+    co_dim_identidade_genero bigint,
+    nu_telefone_celular varchar(100),
+    st_faleceu integer,
+    st_lookup_etl integer,
+    st_deletar integer,
+    nu_cpf_cidadao varchar(11),
+    co_dim_unidade_saude_vinc bigint,
+    co_dim_equipe_vinc bigint,
+    CONSTRAINT pk_fatcidadaopec PRIMARY KEY (co_seq_fat_cidadao_pec)
+);
+
+CREATE TABLE tb_fat_cidadao_territorio (
+    co_seq_fat_cidadao_territorio bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    nu_micro_area varchar(3),
+    co_fat_cidadao_pec bigint,
+    st_responsavel integer,
+    st_responsavel_informado integer,
+    st_mudou_se integer,
+    st_vivo integer,
+    st_responsavel_com_fci integer,
+    st_cns_null integer,
+    st_cidadao_consistente integer,
+    co_fat_familia_territorio bigint,
+    co_fat_ciddo_terrtrio_resp bigint,
+    st_processado_cidadao_respnsvl integer,
+    co_fat_cad_individual bigint,
+    CONSTRAINT pk_fatcidadaoterritorio PRIMARY KEY (co_seq_fat_cidadao_territorio)
+);
+
+CREATE TABLE tb_fat_cnslddo_ciddo_fai_cid (
+    co_seq_fat_cnsldo_cido_fai_cid bigint,
+    co_fat_cidadao_pec bigint NOT NULL,
+    co_dim_cid bigint,
+    CONSTRAINT pk_fatcnslddociddofaicid PRIMARY KEY (co_seq_fat_cnsldo_cido_fai_cid)
+);
+
+CREATE TABLE tb_fat_complementar (
+    co_seq_fat_complementar bigint,
+    nu_uuid_ficha varchar(92),
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_tempo bigint,
+    co_dim_turno bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_equipe bigint,
+    co_dim_unidade_saude bigint,
+    nu_cns char(15),
+    nu_cns_responsavel char(15),
+    dt_teste_olhinho date,
+    st_teste_olhinho integer,
+    dt_exame_fundo_olho date,
+    st_exame_fundo_olho integer,
+    dt_teste_orelhinha date,
+    st_teste_orelhinha integer,
+    dt_transfontanela date,
+    st_transfontanela integer,
+    dt_tomografia date,
+    st_tomografia integer,
+    dt_ressonancia date,
+    st_ressonancia integer,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    co_fat_cidadao_pec_responsvl bigint,
+    nu_cpf_cidadao varchar(11),
+    nu_cpf_responsavel varchar(11),
+    CONSTRAINT pk_fatcomplementar PRIMARY KEY (co_seq_fat_complementar)
+);
+
+-- tb_fat_consolidado_cidadao_fad: inf: columns partly known
+CREATE TABLE tb_fat_consolidado_cidadao_fad (
+    co_seq_fat_conslddo_ciddo_fad bigint, -- inf
+    co_fat_cidadao_pec bigint, -- inf
+    CONSTRAINT pk_fatconsolidadocidadaofad PRIMARY KEY (co_seq_fat_conslddo_ciddo_fad)
+);
+
+CREATE TABLE tb_fat_consolidado_cidadao_fai (
+    co_seq_fat_conslddo_ciddo_fai bigint,
+    co_fat_cidadao_pec bigint NOT NULL,
+    co_dim_tempo_ultima_ficha bigint,
+    co_dim_tempo_has bigint,
+    co_dim_tempo_diabetes bigint,
+    co_dim_tempo_tabagismo bigint,
+    co_dim_tempo_obesidade bigint,
+    co_dim_tempo_avc bigint,
+    co_dim_tempo_infarto bigint,
+    co_dim_tempo_doenca_cardiaca bigint,
+    co_dim_tempo_problema_rins bigint,
+    co_dim_tempo_rastr_rsco_crdo bigint,
+    nu_altura double precision,
+    nu_peso double precision,
+    st_risco_cardio integer,
+    co_dim_tempo_consulta_purperio bigint,
+    st_teste_pezinho integer,
+    st_teste_orelhinha integer,
+    st_teste_olhinho integer,
+    co_dim_tempo_consulta_prcltra bigint,
+    co_dim_aleitamento_prcltra bigint,
+    nu_perimetro_cefalico_prcltra double precision,
+    nu_altura_prcltra double precision,
+    nu_peso_prcltra double precision,
+    co_dim_tempo_cnslta_1_prcltra bigint,
+    st_vacinacao_em_dia_prcltra integer,
+    CONSTRAINT pk_fatconsolidadocidadaofai PRIMARY KEY (co_seq_fat_conslddo_ciddo_fai)
+);
+
+-- tb_fat_consolidado_cidadao_fao: inf: columns may be incomplete
+CREATE TABLE tb_fat_consolidado_cidadao_fao (
+    co_seq_fat_conslddo_ciddo_fao bigint,
+    co_fat_cidadao_pec bigint NOT NULL,
+    co_dim_tempo_ultima_ficha bigint,
+    CONSTRAINT pk_fatconsolidadocidadaofao PRIMARY KEY (co_seq_fat_conslddo_ciddo_fao)
+);
+
+CREATE TABLE tb_fat_consolidado_cidadao_fci (
+    co_seq_fat_conslddo_ciddo_fci bigint,
+    co_fat_cidadao_pec bigint NOT NULL,
+    co_dim_tempo_ultima_ficha bigint,
+    co_dim_tempo_has_sim bigint,
+    co_dim_tempo_has_nao bigint,
+    co_dim_tempo_diabete_sim bigint,
+    co_dim_tempo_diabete_nao bigint,
+    co_dim_tempo_fumante_sim bigint,
+    co_dim_tempo_fumante_nao bigint,
+    dt_nascimento date,
+    co_dim_tempo_avc_sim bigint,
+    co_dim_tempo_infarto_sim bigint,
+    co_dim_tempo_donca_crdaca_sim bigint,
+    co_dim_tempo_problema_rins_sim bigint,
+    co_dim_tempo_avc_nao bigint,
+    co_dim_tempo_infarto_nao bigint,
+    co_dim_tempo_donca_crdaca_nao bigint,
+    co_dim_tempo_problema_rins_nao bigint,
+    st_hprtnsao_artrl_ultima_ficha integer,
+    st_diabete_ultima_ficha integer,
+    st_fumante_ultima_ficha integer,
+    CONSTRAINT pk_fatconsolidadocidadaofci PRIMARY KEY (co_seq_fat_conslddo_ciddo_fci)
+);
+
+-- tb_fat_consolidado_cidadao_fp: inf: columns may be incomplete
+CREATE TABLE tb_fat_consolidado_cidadao_fp (
+    co_seq_fat_conslddo_ciddo_fp bigint,
+    co_fat_cidadao_pec bigint NOT NULL,
+    co_dim_tempo_ultima_ficha bigint,
+    st_teste_orelhinha integer,
+    st_teste_olhinho integer,
+    CONSTRAINT pk_fatconsolidadocidadaofp PRIMARY KEY (co_seq_fat_conslddo_ciddo_fp)
+);
+
+CREATE TABLE tb_fat_consolidado_cidadao_fvd (
+    co_seq_fat_conslddo_ciddo_fvd bigint,
+    co_fat_cidadao_pec bigint NOT NULL,
+    co_dim_tempo_ultima_ficha bigint,
+    co_dim_tempo_ult_visita_acs bigint,
+    CONSTRAINT pk_fatconsolidadocidadaofvd PRIMARY KEY (co_seq_fat_conslddo_ciddo_fvd)
+);
+
+-- tb_fat_cuidado_compartilhado: inf: columns partly known
+CREATE TABLE tb_fat_cuidado_compartilhado (
+    co_seq_fat_cuidado_compartilhd bigint, -- inf
+    nu_cns_cidadao varchar,
+    nu_cpf_cidadao varchar,
+    dt_nascimento_cidadao date,
+    dt_criacao_cuidado timestamp,
+    dt_evolucao timestamp,
+    dt_evolucao_anterior timestamp,
+    co_dim_profissional_evolucao bigint, -- inf
+    co_fat_cidadao_pec bigint, -- inf
+    co_dim_sexo_cidadao bigint, -- inf
+    co_dim_profissional_solicitant bigint, -- inf
+    co_dim_profissional_executante bigint, -- inf
+    co_dim_cid bigint, -- inf
+    co_dim_faixa_etaria bigint, -- inf
+    co_dim_ciap bigint, -- inf
+    co_dim_conduta_evolucao bigint, -- inf
+    CONSTRAINT pk_fatcuidadocompartilhado PRIMARY KEY (co_seq_fat_cuidado_compartilhd)
+);
+
+CREATE TABLE tb_fat_familia (
+    co_seq_fat_familia bigint,
+    co_fat_cad_domiciliar bigint,
+    co_fat_cad_dom_familia bigint,
+    co_fat_cidadao bigint,
+    nu_uuid_ficha_cd varchar(92),
+    nu_uuid_ficha_cd_origem varchar(92),
+    nu_cns_responsavel char(15),
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_tempo bigint,
+    co_dim_tempo_validade bigint,
+    st_registro_valido integer,
+    st_responsavel_declarado_ci integer,
+    st_responsavel_vivo integer,
+    st_responsavel_unico integer,
+    st_responsavel_ainda_reside integer,
+    st_familia_ainda_reside integer,
+    st_com_domicilio integer,
+    nu_cpf_responsavel varchar(11),
+    CONSTRAINT pk_fatfamilia PRIMARY KEY (co_seq_fat_familia)
+);
+
+CREATE TABLE tb_fat_familia_territorio (
+    co_seq_fat_familia_territorio bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    nu_uuid_ficha_origem varchar(92),
+    co_fat_cidadao_pec bigint NOT NULL,
+    co_fat_cad_domiciliar bigint,
+    co_dim_tempo_fcd bigint NOT NULL,
+    nu_prontuario varchar(30),
+    nu_micro_area varchar(3),
+    st_familia_fcd_mudouse integer,
+    st_resp_com_fci_no_territorio integer,
+    st_resp_declarado_no_fci integer,
+    st_resp_outro_fcd_mais_atual integer,
+    st_responsavel_ainda_reside integer,
+    st_responsavel_vivo integer,
+    st_familia_consistente integer,
+    st_processo_att_cidadao integer,
+    co_fat_cidadao_territorio bigint,
+    CONSTRAINT pk_fatfamiliaterritorio PRIMARY KEY (co_seq_fat_familia_territorio)
+);
+
+CREATE TABLE tb_fat_fichas (
+    co_seq_fat_fichas bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    CONSTRAINT pk_fatfichas PRIMARY KEY (co_seq_fat_fichas)
+);
+
+-- tb_fat_ivcf: inf: columns partly known
+CREATE TABLE tb_fat_ivcf (
+    co_seq_fat_ivcf bigint, -- inf
+    nu_cns_cidadao varchar,
+    nu_cpf_cidadao varchar,
+    dt_resultado timestamp,
+    st_sg_percepcao_saude integer,
+    co_dim_profissional bigint, -- inf
+    co_fat_cidadao_pec bigint, -- inf
+    st_sg_comorbidade integer, -- inf
+    nu_resultado integer, -- inf
+    co_grau_vulnerabilidade bigint, -- inf
+    st_sg_idade integer, -- inf
+    CONSTRAINT pk_fativcf PRIMARY KEY (co_seq_fat_ivcf)
+);
+
+CREATE TABLE tb_fat_marca_consumo_alimnt (
+    co_seq_fat_marca_con_almnt bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_tempo bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_sexo bigint,
+    co_dim_local_atendimento bigint,
+    co_dim_faixa_etaria bigint,
+    nu_uuid_ficha varchar(92),
+    nu_cns char(15),
+    dt_nascimento date,
+    nu_resp_menor_6_meses_1 integer,
+    nu_resp_menor_6_meses_2 integer,
+    nu_resp_menor_6_meses_3 integer,
+    nu_resp_menor_6_meses_4 integer,
+    nu_resp_menor_6_meses_5 integer,
+    nu_resp_menor_6_meses_6 integer,
+    nu_resp_menor_6_meses_7 integer,
+    nu_resp_menor_6_meses_8 integer,
+    nu_resp_menor_6_meses_9 integer,
+    nu_resp_de_6_a_23_meses_1 integer,
+    nu_resp_de_6_a_23_meses_2 integer,
+    nu_resp_de_6_a_23_meses_3 integer,
+    nu_resp_de_6_a_23_meses_4 integer,
+    nu_resp_de_6_a_23_meses_5 integer,
+    nu_resp_de_6_a_23_meses_6 integer,
+    nu_resp_de_6_a_23_meses_7 integer,
+    nu_resp_de_6_a_23_meses_8 integer,
+    nu_resp_de_6_a_23_meses_9 integer,
+    nu_resp_de_6_a_23_meses_10 integer,
+    nu_resp_de_6_a_23_meses_11 integer,
+    nu_resp_de_6_a_23_meses_12 integer,
+    nu_resp_de_6_a_23_meses_13 integer,
+    nu_resp_de_6_a_23_meses_14 integer,
+    nu_resp_de_6_a_23_meses_15 integer,
+    nu_resp_de_6_a_23_meses_16 integer,
+    nu_resp_de_6_a_23_meses_17 integer,
+    nu_resp_de_6_a_23_meses_18 integer,
+    nu_resp_de_6_a_23_meses_19 integer,
+    nu_resp_de_6_a_23_meses_20 integer,
+    nu_resp_2_anos_ou_mais_1 integer,
+    st_resp_2_anos_ou_mais_2_1 integer,
+    st_resp_2_anos_ou_mais_2_2 integer,
+    st_resp_2_anos_ou_mais_2_3 integer,
+    st_resp_2_anos_ou_mais_2_4 integer,
+    st_resp_2_anos_ou_mais_2_5 integer,
+    st_resp_2_anos_ou_mais_2_6 integer,
+    nu_resp_2_anos_ou_mais_3 integer,
+    nu_resp_2_anos_ou_mais_4 integer,
+    nu_resp_2_anos_ou_mais_5 integer,
+    nu_resp_2_anos_ou_mais_6 integer,
+    nu_resp_2_anos_ou_mais_7 integer,
+    nu_resp_2_anos_ou_mais_8 integer,
+    nu_resp_2_anos_ou_mais_9 integer,
+    no_nome varchar(225),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_fatmarcaconsumoalimnt PRIMARY KEY (co_seq_fat_marca_con_almnt)
+);
+
+-- tb_fat_op_acompanhamento_idosa: inf: columns partly known
+CREATE TABLE tb_fat_op_acompanhamento_idosa (
+    co_seq_fat_op_acomp_idosa bigint, -- inf
+    co_fat_cidadao_pec bigint, -- inf
+    CONSTRAINT pk_fatopacompanhamentoidosa PRIMARY KEY (co_seq_fat_op_acomp_idosa)
+);
+
+-- tb_fat_proced_atend: inf: columns may be incomplete
+CREATE TABLE tb_fat_proced_atend (
+    co_seq_fat_proced_atend bigint,
+    co_fat_procedimento bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_tempo bigint,
+    co_dim_sexo bigint,
+    co_dim_turno bigint,
+    co_dim_local_atendimento bigint,
+    co_dim_faixa_etaria bigint,
+    st_escuta_inicial integer,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns char(15),
+    dt_nascimento date,
+    ds_filtro_procedimento varchar(4000),
+    nu_uuid_dado_transp varchar(92),
+    nu_prontuario varchar(65),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    dt_inicial_atendimento timestamptz,
+    dt_final_atendimento timestamptz,
+    nu_cpf_cidadao varchar(11),
+    nu_peso double precision,
+    nu_altura double precision,
+    nu_saturacao_o2 double precision, -- inf
+    nu_pressao_sistolica integer, -- inf
+    nu_pressao_diastolica integer, -- inf
+    nu_glicemia integer, -- inf
+    nu_circ_abdominal double precision, -- inf
+    nu_freq_cardiaca integer, -- inf
+    CONSTRAINT pk_fatprocedatend PRIMARY KEY (co_seq_fat_proced_atend)
+);
+
+CREATE TABLE tb_fat_proced_atend_proced (
+    co_seq_fat_proced_atend_proced bigint,
+    co_fat_procedimento bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_tempo bigint,
+    co_dim_sexo bigint,
+    co_dim_turno bigint,
+    co_dim_local_atendimento bigint,
+    st_escuta_inicial integer,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    nu_cns char(15),
+    dt_nascimento date,
+    co_dim_procedimento bigint,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_fatprocedatendproced PRIMARY KEY (co_seq_fat_proced_atend_proced)
+);
+
+CREATE TABLE tb_fat_procedimento (
+    co_seq_fat_procedimento bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nr_proc_consdd_pressao_arteria integer,
+    nr_proc_consdd_temperatura integer,
+    nr_proc_consdd_curativo_simple integer,
+    nr_proc_consdd_mate_exame_labo integer,
+    nr_proc_consdd_glicemia_capila integer,
+    nr_proc_consdd_medicao_altura integer,
+    nr_proc_consdd_medicao_peso integer,
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    CONSTRAINT pk_fatprocedimento PRIMARY KEY (co_seq_fat_procedimento)
+);
+
+CREATE TABLE tb_fat_rel_op_crianca (
+    co_seq_fat_rel_op_crianca bigint,
+    co_fat_cidadao_pec bigint NOT NULL,
+    st_teste_pezinho integer,
+    st_teste_orelhinha integer,
+    st_teste_olhinho integer,
+    dt_atend_odonto date,
+    dt_ultima_visita_domiciliar date,
+    dt_atend_puericultura date,
+    dt_1_consulta_puericultura date,
+    co_dim_aleitamento_materno bigint,
+    st_vacina_em_dia integer,
+    nu_perimetro_cefalico double precision,
+    nu_altura double precision,
+    nu_peso double precision,
+    CONSTRAINT pk_fatrelopcrianca PRIMARY KEY (co_seq_fat_rel_op_crianca)
+);
+
+CREATE TABLE tb_fat_rel_op_gestante (
+    co_seq_fat_rel_op_gestante bigint,
+    co_fat_cidadao_pec bigint NOT NULL,
+    co_gestacao integer,
+    co_peso integer,
+    dt_inicio_gestacao date,
+    dt_inicio_puerperio date,
+    dt_fim_puerperio date,
+    dt_fao_ultimo date,
+    dt_fvd_ultimo date,
+    st_ultima_vacina_em_dia integer,
+    st_solicitacao_vdrl integer,
+    st_avaliacao_vdrl integer,
+    dt_fai_dum date,
+    dt_ultima_fai_pre_natal date,
+    dt_fai_puerperio date,
+    nu_idade_gestacional integer,
+    CONSTRAINT pk_fatrelopgestante PRIMARY KEY (co_seq_fat_rel_op_gestante)
+);
+
+CREATE TABLE tb_fat_rel_op_risco_cardio (
+    co_seq_fat_rel_op_risco_cardio bigint,
+    co_fat_cidadao_pec bigint NOT NULL,
+    dt_hipertensao_arterial_fai date,
+    dt_hiprtnsao_arterial_fci_sim date,
+    dt_hiprtnsao_arterial_fci_nao date,
+    dt_diabetes_fai date,
+    dt_diabetes_fci_sim date,
+    dt_diabetes_fci_nao date,
+    dt_tabagismo_fai date,
+    dt_tabagismo_fci_sim date,
+    dt_tabagismo_fci_nao date,
+    dt_obesidade_fai date,
+    nu_imc double precision,
+    dt_rastreamento_risco_cardio date,
+    dt_ultima_visita_domiciliar date,
+    dt_atend_odonto date,
+    dt_atend_individual date,
+    st_risco_cardio integer,
+    CONSTRAINT pk_fatrelopriscocardio PRIMARY KEY (co_seq_fat_rel_op_risco_cardio)
+);
+
+-- tb_fat_solicitacao_oci: inf: columns partly known
+CREATE TABLE tb_fat_solicitacao_oci (
+    co_seq_fat_oci bigint, -- inf
+    nu_cns_cidadao varchar,
+    nu_cpf_cidadao varchar,
+    CONSTRAINT pk_fatsolicitacaooci PRIMARY KEY (co_seq_fat_oci)
+);
+
+-- tb_fat_vacinacao: inf: columns may be incomplete
+CREATE TABLE tb_fat_vacinacao (
+    co_seq_fat_vacinacao bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_tempo bigint,
+    co_dim_faixa_etaria bigint,
+    nu_uuid_ficha varchar(92),
+    co_dim_turno bigint,
+    nu_atendimento integer,
+    nu_prontuario varchar(30),
+    nu_cns char(15),
+    dt_nascimento date,
+    co_dim_sexo bigint,
+    co_dim_local_atendimento bigint,
+    co_dim_tipo_origem_dado_transp bigint,
+    st_viajante integer,
+    st_comunicante_hanseniase integer,
+    st_gestante integer,
+    st_puerpera integer,
+    ds_filtro_imunobiologico varchar(4000),
+    ds_filtro_estrategia_vacinacao varchar(4000),
+    ds_filtro_dose_imunobiologico varchar(4000),
+    ds_filtro_lote varchar(4000),
+    ds_filtro_fabricante varchar(4000),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    dt_inicial_atendimento timestamptz,
+    dt_final_atendimento timestamptz,
+    nu_cpf_cidadao varchar(11),
+    ds_filtro_grupo_atendimento varchar(4000),
+    CONSTRAINT pk_fatvacinacao PRIMARY KEY (co_seq_fat_vacinacao)
+);
+
+-- tb_fat_vacinacao_vacina: inf: columns may be incomplete
+CREATE TABLE tb_fat_vacinacao_vacina (
+    co_seq_fat_vacinacao_vacina bigint,
+    co_fat_vacinacao bigint,
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_tempo bigint,
+    nu_uuid_ficha varchar(92),
+    nu_atendimento integer,
+    co_dim_imunobiologico bigint,
+    co_dim_estrategia_vacinacao bigint,
+    co_dim_dose_imunobiologico bigint,
+    no_lote varchar(255),
+    no_fabricante varchar(255),
+    nu_uuid_dado_transp varchar(92),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_dim_grupo_atendimento bigint,
+    st_registro_anterior integer,
+    co_dim_tempo_vacina_aplicada bigint,
+    co_dim_cid_motivo_indicacao bigint, -- inf
+    CONSTRAINT pk_fatvacinacaovacina PRIMARY KEY (co_seq_fat_vacinacao_vacina)
+);
+
+-- tb_fat_visita_domiciliar: inf: columns may be incomplete
+CREATE TABLE tb_fat_visita_domiciliar (
+    co_seq_fat_visita_domiciliar bigint,
+    nu_uuid_ficha varchar(92),
+    co_dim_tipo_ficha bigint,
+    co_dim_municipio bigint,
+    co_dim_profissional bigint,
+    co_dim_cbo bigint,
+    co_dim_unidade_saude bigint,
+    co_dim_equipe bigint,
+    co_dim_tempo bigint,
+    co_dim_tipo_imovel bigint,
+    co_dim_turno bigint,
+    co_dim_sexo bigint,
+    nu_micro_area varchar(3),
+    nu_peso double precision,
+    nu_altura double precision,
+    nu_cns char(15),
+    dt_nascimento date,
+    co_dim_faixa_etaria bigint,
+    st_visita_compartilhada integer,
+    st_mot_vis_cad_att integer,
+    st_mot_vis_visita_periodica integer,
+    st_mot_vis_busca_ativa integer,
+    st_mot_vis_acompanhamento integer,
+    st_mot_vis_egresso_internacao integer,
+    st_mot_vis_ctrl_ambnte_vetor integer,
+    st_mot_vis_convte_atvidd_cltva integer,
+    st_mot_vis_orintacao_prevncao integer,
+    st_mot_vis_outros integer,
+    st_busca_ativa_consulta integer,
+    st_busca_ativa_exame integer,
+    st_busca_ativa_vacina integer,
+    st_busca_ativa_bolsa_familia integer,
+    st_acomp_gestante integer,
+    st_acomp_puerpera integer,
+    st_acomp_recem_nascido integer,
+    st_acomp_crianca integer,
+    st_acomp_pessoa_desnutricao integer,
+    st_acomp_pessoa_reabil_deficie integer,
+    st_acomp_pessoa_hipertensao integer,
+    st_acomp_pessoa_diabetes integer,
+    st_acomp_pessoa_asma integer,
+    st_acomp_pessoa_dpoc_enfisema integer,
+    st_acomp_pessoa_cancer integer,
+    st_acomp_pessoa_doenca_cronica integer,
+    st_acomp_pessoa_hanseniase integer,
+    st_acomp_pessoa_tuberculose integer,
+    st_acomp_sintomaticos_respirat integer,
+    st_acomp_tabagista integer,
+    st_acomp_domiciliados_acamados integer,
+    st_acomp_condi_vulnerab_social integer,
+    st_acomp_condi_bolsa_familia integer,
+    st_acomp_saude_mental integer,
+    st_acomp_usuario_alcool integer,
+    st_acomp_usuario_outras_drogra integer,
+    st_ctrl_amb_vet_acao_educativa integer,
+    st_ctrl_amb_vet_imovel_foco integer,
+    st_ctrl_amb_vet_acao_mecanica integer,
+    st_ctrl_amb_vet_tratamnt_focal integer,
+    co_dim_desfecho_visita bigint,
+    nu_uuid_dado_transp varchar(92),
+    nu_prontuario varchar(65),
+    co_dim_tipo_origem_dado_transp bigint,
+    co_dim_cds_tipo_origem bigint,
+    co_fat_cidadao_pec bigint,
+    nu_cpf_cidadao varchar(11),
+    co_dim_tipo_glicemia bigint,
+    nu_medicao_pressao_arterial varchar(20),
+    nu_medicao_temperatura varchar(20),
+    nu_medicao_glicemia varchar(20),
+    nu_latitude double precision,
+    nu_longitude double precision,
+    co_uuid_origem_fcd varchar(44),
+    CONSTRAINT pk_fatvisitadomiciliar PRIMARY KEY (co_seq_fat_visita_domiciliar)
+);
+
+CREATE TABLE tb_ficha_zika_tipo_exame (
+    co_ficha_zika_tipo_exame bigint,
+    no_ficha_zika_tipo_exame varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_fichazikatipoexame PRIMARY KEY (co_ficha_zika_tipo_exame)
+);
+
+CREATE TABLE tb_forma_farmaceutica (
+    co_forma_farmaceutica bigint,
+    no_forma_farmaceutica varchar(255) NOT NULL,
+    no_forma_farmaceutica_filtro varchar(255) NOT NULL,
+    st_ativo integer NOT NULL,
+    CONSTRAINT pk_formafarmaceutica PRIMARY KEY (co_forma_farmaceutica),
+    CONSTRAINT uk_formafarmaceutica_noformafa UNIQUE (no_forma_farmaceutica_filtro)
+);
+
+-- tb_funcao_social: inf: columns partly known
+CREATE TABLE tb_funcao_social (
+    co_funcao_social bigint, -- inf
+    CONSTRAINT pk_funcaosocial PRIMARY KEY (co_funcao_social)
+);
+
+CREATE TABLE tb_gestor_estadual (
+    co_ator_papel bigint,
+    co_uf bigint NOT NULL,
+    CONSTRAINT pk_gestorestadual PRIMARY KEY (co_ator_papel)
+);
+
+CREATE TABLE tb_gestor_municipal (
+    co_ator_papel bigint,
+    co_localidade bigint NOT NULL,
+    CONSTRAINT pk_gestormunicipal PRIMARY KEY (co_ator_papel)
+);
+
+-- tb_grau_certeza_alergia: inf: columns partly known
+CREATE TABLE tb_grau_certeza_alergia (
+    co_seq_grau_certeza_alergia bigint, -- inf
+    no_grau_certeza_alergia varchar(255), -- inf
+    CONSTRAINT pk_graucertezaalergia PRIMARY KEY (co_seq_grau_certeza_alergia)
+);
+
+CREATE TABLE tb_grau_parentesco (
+    co_grau_parentesco bigint, -- inf
+    no_grau_parentesco varchar(255), -- inf
+    CONSTRAINT pk_grauparentesco PRIMARY KEY (co_grau_parentesco)
+);
+
+CREATE TABLE tb_gravidade (
+    co_gravidade bigint,
+    no_gravidade varchar(50),
+    CONSTRAINT pk_gravidade PRIMARY KEY (co_gravidade)
+);
+
+CREATE TABLE tb_grupo_alvo_vacinacao (
+    co_grupo_alvo_vacinacao bigint,
+    no_grupo_alvo_vacinacao varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_grupoalvovacinacao PRIMARY KEY (co_grupo_alvo_vacinacao)
+);
+
+-- tb_grupo_atendimento: inf: columns may be incomplete
+CREATE TABLE tb_grupo_atendimento (
+    co_grupo_atendimento bigint,
+    no_grupo_atendimento varchar(100) NOT NULL,
+    no_grupo_atendimento_filtro varchar(100) NOT NULL,
+    CONSTRAINT pk_grupoatendimento PRIMARY KEY (co_grupo_atendimento)
+);
+
+CREATE TABLE tb_grupo_ativ_col (
+    co_seq_grupo_ativ_col bigint,
+    co_unico_grupo varchar(96) NOT NULL,
+    no_grupo varchar(255),
+    sg_grupo varchar(255),
+    tp_grupo varchar(32),
+    co_cor_grupo integer,
+    nu_cnes varchar(20),
+    dt_ultima_atualizacao timestamp,
+    dt_ultima_atividade timestamp,
+    CONSTRAINT pk_grupoativcol PRIMARY KEY (co_seq_grupo_ativ_col),
+    CONSTRAINT uk_grupoativcol_counicogrupo UNIQUE (co_unico_grupo)
+);
+
+CREATE TABLE tb_grupo_condicao_saude (
+    co_seq_grupo_condicao_saude bigint,
+    no_grupo varchar(255),
+    CONSTRAINT pk_grupocondicaosaude PRIMARY KEY (co_seq_grupo_condicao_saude)
+);
+
+CREATE TABLE tb_grupo_especialidade (
+    co_grupo_especialidade bigint,
+    no_grupo_especialidade varchar(255) NOT NULL,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_grupoespecialidade PRIMARY KEY (co_grupo_especialidade)
+);
+
+CREATE TABLE tb_grupo_exame (
+    co_seq_grupo_exame bigint,
+    no_grupo_exame varchar(255) NOT NULL,
+    nu_idade_minima integer NOT NULL,
+    nu_idade_maxima integer NOT NULL,
+    co_localidade bigint NOT NULL,
+    no_sexo varchar(24),
+    CONSTRAINT pk_grupoexame PRIMARY KEY (co_seq_grupo_exame)
+);
+
+-- tb_guia_encaminhamento: inf: columns partly known
+CREATE TABLE tb_guia_encaminhamento (
+    co_seq_encaminhamento bigint, -- inf
+    co_prontuario bigint,
+    CONSTRAINT pk_guiaencaminhamento PRIMARY KEY (co_seq_encaminhamento)
+);
+
+CREATE TABLE tb_historico_acesso (
+    co_seq_hist_acesso bigint,
+    co_usuario bigint,
+    co_ip varchar,
+    ds_cliente_acesso varchar,
+    ds_local_acesso varchar,
+    dt_acesso timestamptz,
+    st_sucesso integer,
+    CONSTRAINT pk_historicoacesso PRIMARY KEY (co_seq_hist_acesso)
+);
+
+-- tb_historico_cabecalho: inf: columns may be incomplete
+CREATE TABLE tb_historico_cabecalho (
+    co_seq_historico_cabecalho bigint,
+    co_unico_registro varchar(255),
+    nu_cpf_cns_cidadao varchar(15),
+    co_unico_cidadao_prontuario varchar(96),
+    nu_cns_prof varchar(15),
+    co_cbo varchar(255),
+    nu_cnes_unid varchar(50),
+    co_turno bigint,
+    nu_ine varchar(255),
+    dt_atendimento timestamptz,
+    co_tipo_atendimento bigint,
+    co_tipo_apresentacao bigint,
+    co_subtipo_atendimento bigint,
+    co_tipo_consulta bigint,
+    co_origem_atendimento bigint,
+    nu_cpf_estagiario varchar,
+    co_prontuario bigint,
+    CONSTRAINT pk_historicocabecalho_2 PRIMARY KEY (co_seq_historico_cabecalho)
+);
+
+-- tb_historico_dados_exames: inf: columns partly known
+CREATE TABLE tb_historico_dados_exames (
+    nu_cpf_cns_cidadao varchar
+);
+
+-- tb_historico_dados_fad: inf: columns partly known
+CREATE TABLE tb_historico_dados_fad (
+    nu_cpf_cns_cidadao varchar,
+    ds_ciap_nome_codigo text, -- inf
+    ds_cid_nome_codigo text, -- inf
+    st_condic_acamado integer, -- inf
+    st_condic_acomp_pos_operatorio integer, -- inf
+    st_condic_acomp_pre_operatorio integer -- inf
+);
+
+-- tb_historico_dados_fae: inf: columns partly known
+CREATE TABLE tb_historico_dados_fae (
+    ds_cid10_principal text, -- inf
+    ds_cid10_secundario_um text, -- inf
+    ds_cid10_secundario_dois text, -- inf
+    st_condic_acompanham_nutricion integer -- inf
+);
+
+-- tb_historico_dados_fai: inf: columns partly known
+CREATE TABLE tb_historico_dados_fai (
+    nu_cns_finalizador_obs varchar,
+    nu_cpf_cns_cidadao varchar,
+    no_cbo_2002_finalizador_obs varchar,
+    no_nome_finalizador_obs varchar,
+    nu_cnes_finalizador_obs varchar,
+    nu_ine_finalizador_obs varchar,
+    st_ficou_em_observacao integer,
+    ds_ciap_nome_codigo text, -- inf
+    ds_cid_nome_codigo text -- inf
+);
+
+-- tb_historico_dados_fao: inf: columns partly known
+CREATE TABLE tb_historico_dados_fao (
+    nu_cpf_cns_cidadao varchar,
+    ds_ciap_nome_codigo text, -- inf
+    ds_cid_nome_codigo text -- inf
+);
+
+-- tb_historico_dados_fcc: inf: columns partly known
+CREATE TABLE tb_historico_dados_fcc (
+    nu_cns_executante varchar,
+    nu_cns_solicitante varchar,
+    nu_cpf_cns_cidadao varchar,
+    ds_ciap_nome text, -- inf
+    ds_cid_nome text, -- inf
+    ds_cid_codigo text, -- inf
+    no_nome_solicitante varchar(255), -- inf
+    no_nome_executante varchar(255), -- inf
+    ds_classificacao_prioridade text, -- inf
+    ds_conduta text -- inf
+);
+
+-- tb_historico_dados_proced: inf: columns partly known
+CREATE TABLE tb_historico_dados_proced (
+    nu_cpf_cns_cidadao varchar,
+    ds_proced_nome_codigo text -- inf
+);
+
+-- tb_historico_dados_tags: inf: columns partly known
+CREATE TABLE tb_historico_dados_tags (
+    st_anexo_arquivo integer,
+    st_atestado integer, -- inf
+    st_medicamento integer, -- inf
+    st_alergia integer, -- inf
+    st_resultado_exame integer, -- inf
+    co_classificacao_risco bigint, -- inf
+    st_marcador_consumo_almntr integer, -- inf
+    st_proced_clinico integer, -- inf
+    tp_atend_prof bigint -- inf
+);
+
+-- tb_historico_dados_vacina: inf: columns partly known
+CREATE TABLE tb_historico_dados_vacina (
+    nu_cpf_cns_cidadao varchar,
+    ds_vacina_nome_sigla text -- inf
+);
+
+CREATE TABLE tb_historico_unificacao (
+    co_seq_historico_unificacao bigint,
+    dt_unificacao timestamp,
+    co_cidadao_grupo bigint NOT NULL,
+    co_prof bigint,
+    CONSTRAINT pk_historicounificacao PRIMARY KEY (co_seq_historico_unificacao)
+);
+
+-- tb_importacao_bolsa_familia: inf: columns partly known
+CREATE TABLE tb_importacao_bolsa_familia (
+    co_seq_importaca_bolsa_familia bigint, -- inf
+    ds_hash_arquivo varchar,
+    CONSTRAINT pk_importacaobolsafamilia PRIMARY KEY (co_seq_importaca_bolsa_familia)
+);
+
+-- tb_importacao_cnes: inf: columns may be incomplete
+CREATE TABLE tb_importacao_cnes (
+    co_seq_importacao_cnes bigint,
+    dt_relatorio timestamp NOT NULL,
+    co_ator_papel_bkp bigint,
+    co_prof bigint,
+    nu_unidades_novas bigint,
+    nu_unidades_atualizadas bigint,
+    nu_equipes_novas bigint,
+    nu_equipes_atualizadas bigint,
+    nu_profissionais_novos bigint,
+    nu_profissionais_atualizados bigint,
+    nu_lotacoes_novas bigint,
+    nu_lotacoes_atualizadas bigint,
+    co_processo bigint,
+    co_localidade bigint,
+    ds_detalhes text,
+    CONSTRAINT pk_importacaocnes PRIMARY KEY (co_seq_importacao_cnes)
+);
+
+-- tb_imunobiologico: inf: columns may be incomplete
+CREATE TABLE tb_imunobiologico (
+    co_imunobiologico bigint,
+    sg_imunobiologico varchar(255),
+    no_imunobiologico varchar(255),
+    no_filtro_imunobiologico varchar(255),
+    co_classe_imunobiologico bigint,
+    st_ativo integer,
+    st_covid integer, -- inf
+    CONSTRAINT pk_imunobiologico PRIMARY KEY (co_imunobiologico)
+);
+
+-- tb_imunobiologico_fabricante: inf: columns may be incomplete
+CREATE TABLE tb_imunobiologico_fabricante (
+    co_seq_imunobiologico_fabrcnt bigint,
+    no_fabricante varchar(255),
+    no_fabricante_filtro varchar(255),
+    CONSTRAINT pk_imunobiologicofabricante PRIMARY KEY (co_seq_imunobiologico_fabrcnt)
+);
+
+CREATE TABLE tb_imunobiologico_lote (
+    co_seq_imunobiologico_lote bigint,
+    co_imunobiologico bigint,
+    ds_lote varchar(255),
+    ds_lote_filtro varchar(255),
+    ds_lote_fabricante_filtro varchar(255),
+    dt_validade date,
+    co_imunobiologico_fabricante bigint,
+    st_ativo integer NOT NULL,
+    co_unidade_saude bigint,
+    CONSTRAINT pk_imunobiologicolote PRIMARY KEY (co_seq_imunobiologico_lote)
+);
+
+CREATE TABLE tb_inep (
+    co_inep bigint,
+    ds_inep varchar(8) NOT NULL,
+    co_localidade bigint NOT NULL,
+    no_estabelecimento varchar(200) NOT NULL,
+    CONSTRAINT pk_inep PRIMARY KEY (co_inep),
+    CONSTRAINT uk_inep_dsinep UNIQUE (ds_inep, co_localidade)
+);
+
+CREATE TABLE tb_integracao_horus (
+    co_unidade_saude bigint,
+    dt_habilitar_integracao timestamp,
+    st_ativo integer NOT NULL,
+    tp_erro_teste_horus varchar(50),
+    co_unidade_saude_padrao bigint,
+    CONSTRAINT pk_integracaohorus PRIMARY KEY (co_unidade_saude)
+);
+
+-- tb_ivcf: inf: columns partly known
+CREATE TABLE tb_ivcf (
+    co_seq_ivcf bigint, -- inf
+    dt_resultado timestamp,
+    co_prontuario bigint,
+    st_sg_percepcao_saude integer,
+    st_sg_comorbidade integer, -- inf
+    st_sg_cap_aerobica_muscular integer, -- inf
+    st_sg_idade integer, -- inf
+    nu_resultado integer, -- inf
+    CONSTRAINT pk_ivcf PRIMARY KEY (co_seq_ivcf)
+);
+
+-- tb_ivcf_aplicacao: inf: columns partly known
+CREATE TABLE tb_ivcf_aplicacao (
+    co_seq_ivcfaplicacao bigint, -- inf
+    st_resposta integer, -- inf
+    co_pergunta bigint, -- inf
+    co_ivcf bigint, -- inf
+    CONSTRAINT pk_ivcfaplicacao PRIMARY KEY (co_seq_ivcfaplicacao)
+);
+
+-- tb_ivcf_perguntas: inf: columns partly known
+CREATE TABLE tb_ivcf_perguntas (
+    co_seq_ivcfperguntas bigint, -- inf
+    ds_pergunta text, -- inf
+    CONSTRAINT pk_ivcfperguntas PRIMARY KEY (co_seq_ivcfperguntas)
+);
+
+CREATE TABLE tb_justificativa_agenda (
+    co_seq_justificativa_agendamnt bigint,
+    co_agendamento bigint NOT NULL,
+    co_lotacao_justificativa bigint,
+    ds_justificativa varchar(2000),
+    dt_justificativa timestamp NOT NULL,
+    co_origem_justificativa bigint,
+    ds_opcao_justificativa varchar(44),
+    co_usuario bigint,
+    co_responsavel_cancelamento bigint, -- inf
+    CONSTRAINT pk_justificativaagenda PRIMARY KEY (co_seq_justificativa_agendamnt)
+);
+
+CREATE TABLE tb_justificativa_prontuario (
+    co_seq_justificativa_prontuar bigint,
+    dt_acesso_prontuario timestamptz NOT NULL,
+    ds_justificativa varchar(1000) NOT NULL,
+    co_lotacao bigint,
+    co_prontuario bigint NOT NULL,
+    co_usuario bigint,
+    CONSTRAINT pk_justificativaprontuario PRIMARY KEY (co_seq_justificativa_prontuar)
+);
+
+CREATE TABLE tb_justificativa_status_ciddao (
+    co_seq_justifica_inativ_cidada bigint,
+    dt_justificativa timestamp NOT NULL,
+    ds_justificativa varchar(1000) NOT NULL,
+    co_lotacao bigint,
+    co_cidadao bigint NOT NULL,
+    st_cidadao integer,
+    co_usuario bigint,
+    CONSTRAINT pk_justificativastatusciddao PRIMARY KEY (co_seq_justifica_inativ_cidada)
+);
+
+-- tb_lembrete: inf: columns may be incomplete
+CREATE TABLE tb_lembrete (
+    co_seq_lembrete bigint,
+    dt_prontuario_lembrete timestamp,
+    ds_lembrete text,
+    st_desativado integer,
+    co_atend_prof bigint,
+    co_prontuario bigint,
+    co_ultimo_lembrete_evolucao bigint,
+    CONSTRAINT pk_lembrete PRIMARY KEY (co_seq_lembrete)
+);
+
+CREATE TABLE tb_lembrete_evolucao (
+    co_seq_lembrete_evolucao bigint,
+    ds_lembrete text,
+    st_ativo integer,
+    co_lotacao bigint,
+    dt_prontuario_lembrete timestamp,
+    co_visibilidade_lembrete bigint,
+    co_lembrete bigint,
+    CONSTRAINT pk_lembreteevolucao PRIMARY KEY (co_seq_lembrete_evolucao)
+);
+
+-- tb_lista_espera: inf: columns partly known
+CREATE TABLE tb_lista_espera (
+    co_seq_lista_espera bigint, -- inf
+    ds_observacao_saida varchar,
+    co_cidadao bigint, -- inf
+    CONSTRAINT pk_listaespera PRIMARY KEY (co_seq_lista_espera)
+);
+
+-- tb_lista_espera_motivo_saida: inf: columns partly known
+CREATE TABLE tb_lista_espera_motivo_saida (
+    co_lista_espera_motivo_saida bigint, -- inf
+    no_motivo_saida varchar(255), -- inf
+    CONSTRAINT pk_listaesperamotivosaida PRIMARY KEY (co_lista_espera_motivo_saida)
+);
+
+-- tb_lista_espera_tipo_atend: inf: columns partly known
+CREATE TABLE tb_lista_espera_tipo_atend (
+    co_lista_espera_tipo_atend bigint, -- inf
+    CONSTRAINT pk_listaesperatipoatend PRIMARY KEY (co_lista_espera_tipo_atend)
+);
+
+-- tb_lista_medicamento: inf: columns may be incomplete
+CREATE TABLE tb_lista_medicamento (
+    co_lista_medicamento bigint,
+    no_lista_medicamento varchar(100),
+    tp_receita bigint,
+    nu_dias_validade integer,
+    ds_lista_medicamento text, -- inf
+    tp_lista_medicamento integer, -- inf
+    CONSTRAINT pk_listamedicamento PRIMARY KEY (co_lista_medicamento)
+);
+
+CREATE TABLE tb_local_apl_vacina (
+    co_local_apl_vacina bigint,
+    no_local_apl_vacina varchar(255),
+    CONSTRAINT pk_localaplvacina PRIMARY KEY (co_local_apl_vacina)
+);
+
+CREATE TABLE tb_local_atend (
+    co_local_atend bigint,
+    no_local_atend varchar(255),
+    no_local_atend_filtro varchar(100),
+    st_local_cds integer,
+    st_local_ad integer,
+    ds_local_atend_exibicao varchar(100),
+    CONSTRAINT pk_localatend PRIMARY KEY (co_local_atend)
+);
+
+-- tb_local_ocorrencia: inf: columns partly known
+CREATE TABLE tb_local_ocorrencia (
+    co_local_ocorrencia bigint, -- inf
+    CONSTRAINT pk_localocorrencia PRIMARY KEY (co_local_ocorrencia)
+);
+
+CREATE TABLE tb_localidade (
+    co_localidade bigint,
+    co_uf bigint NOT NULL,
+    nu_dne varchar(8) NOT NULL,
+    no_localidade varchar(72) NOT NULL,
+    nu_cep varchar(8),
+    tp_localidade bigint NOT NULL,
+    co_situacao_localidade bigint NOT NULL,
+    co_ibge varchar(7),
+    no_localidade_filtro varchar(72) NOT NULL,
+    st_ativo integer,
+    CONSTRAINT pk_localidade PRIMARY KEY (co_localidade),
+    CONSTRAINT uk_localidade_nudne UNIQUE (nu_dne)
+);
+
+CREATE TABLE tb_logradouro (
+    co_logradouro bigint,
+    nu_dne varchar(8) NOT NULL,
+    no_preposicao varchar(6),
+    no_logradouro varchar(72) NOT NULL,
+    nu_cep varchar(8) NOT NULL,
+    nu_inicial_trecho varchar(22),
+    nu_final_trecho varchar(22),
+    tp_logradouro bigint,
+    co_titulo_patente bigint,
+    tp_paridade bigint,
+    sg_tipo_registro varchar(1) NOT NULL,
+    no_logradouro_filtro varchar(150) NOT NULL,
+    no_logradouro_exibicao varchar(150) NOT NULL,
+    nu_lote varchar(22),
+    no_complemento varchar(72),
+    ds_letra_numero_complemento varchar(22),
+    co_bairro_dne varchar(8) NOT NULL,
+    CONSTRAINT pk_logradouro PRIMARY KEY (co_logradouro)
+);
+
+CREATE TABLE tb_lotacao (
+    dt_desativacao_lotacao timestamp,
+    co_cbo bigint NOT NULL,
+    co_prof bigint NOT NULL,
+    co_unidade_saude bigint NOT NULL,
+    co_equipe bigint,
+    co_ator_papel bigint,
+    st_atualiza_perfil integer,
+    st_importada integer,
+    st_agenda_alterada_manual integer,
+    dt_ultima_tentativa_envio timestamp,
+    st_sincronizacao varchar(48),
+    st_ativo_agenda_online integer,
+    ds_ultima_tentativa text,
+    co_unico_lotacao varchar(255),
+    CONSTRAINT pk_lotacao PRIMARY KEY (co_ator_papel),
+    CONSTRAINT uk_lotacao_counicolotacao UNIQUE (co_unico_lotacao)
+);
+
+-- tb_lotacao_env_unificacao_base: inf: columns partly known
+CREATE TABLE tb_lotacao_env_unificacao_base (
+    co_seq_lot_env_unif_base bigint, -- inf
+    nu_cpf_prof varchar,
+    CONSTRAINT pk_lotacaoenvunificacaobase PRIMARY KEY (co_seq_lot_env_unif_base)
+);
+
+CREATE TABLE tb_lote_transp (
+    co_seq_lote_transp bigint,
+    dt_criacao timestamp NOT NULL,
+    co_ibge varchar(10),
+    st_lote_retransmissao integer,
+    ds_filtro_cnes_ficha varchar(7),
+    dt_filtro_competencia timestamp,
+    dt_filtro_inicio timestamp,
+    dt_filtro_fim timestamp,
+    dt_ultima_tentativa timestamp,
+    CONSTRAINT pk_lotetransp PRIMARY KEY (co_seq_lote_transp)
+);
+
+CREATE TABLE tb_lote_transp_historico_exprt (
+    co_seq_lote_transp_historc_exp bigint,
+    co_lote_transp bigint,
+    no_profissional varchar(250),
+    no_cbo varchar(255),
+    dt_exportacao timestamp,
+    CONSTRAINT pk_lotetransphistoricoexprt PRIMARY KEY (co_seq_lote_transp_historc_exp)
+);
+
+CREATE TABLE tb_lote_transp_item (
+    co_seq_lote_transp_item bigint,
+    co_lote_transp bigint NOT NULL,
+    co_dado_transp bigint NOT NULL,
+    CONSTRAINT pk_lotetranspitem PRIMARY KEY (co_seq_lote_transp_item)
+);
+
+CREATE TABLE tb_lote_transp_item_nodo (
+    co_seq_lote_transp_item_nodo bigint,
+    co_lote_transp_item bigint NOT NULL,
+    co_nodo bigint NOT NULL,
+    ds_ultima_tentativa text,
+    dt_ultima_tentativa timestamp,
+    st_enviado integer NOT NULL,
+    CONSTRAINT pk_lotetranspitemnodo PRIMARY KEY (co_seq_lote_transp_item_nodo),
+    CONSTRAINT uk_lotetranspitemnodo_colotetr UNIQUE (co_lote_transp_item, co_nodo)
+);
+
+CREATE TABLE tb_lote_transp_nodo (
+    co_seq_lote_transp_nodo bigint,
+    co_lote_transp bigint NOT NULL,
+    co_nodo bigint NOT NULL,
+    tp_situacao_lote_transp_nodo bigint,
+    dt_ultima_tentativa timestamp,
+    CONSTRAINT pk_lotetranspnodo PRIMARY KEY (co_seq_lote_transp_nodo),
+    CONSTRAINT uk_lotetranspnodo_colotetransp UNIQUE (co_lote_transp, co_nodo)
+);
+
+-- tb_manifestacao_alergia: inf: columns partly known
+CREATE TABLE tb_manifestacao_alergia (
+    co_seq_manifestacao_alergia bigint, -- inf
+    no_manifestacao_alergia varchar(255), -- inf
+    no_filtro_manifestacao_alergia varchar(255), -- inf
+    no_sinonimo varchar(255), -- inf
+    ds_manifestacao text, -- inf
+    CONSTRAINT pk_manifestacaoalergia PRIMARY KEY (co_seq_manifestacao_alergia)
+);
+
+-- tb_marcador_consumo_alimentar: inf: columns partly known
+CREATE TABLE tb_marcador_consumo_alimentar (
+    co_seq_marcador_consumo_alim bigint, -- inf
+    co_prontuario bigint, -- inf
+    dt_registro timestamp, -- inf
+    CONSTRAINT pk_marcadorconsumoalimentar PRIMARY KEY (co_seq_marcador_consumo_alim)
+);
+
+-- tb_mchat: inf: columns partly known
+CREATE TABLE tb_mchat (
+    co_seq_mchat bigint, -- inf
+    co_prontuario bigint,
+    nu_pontuacao integer, -- inf
+    CONSTRAINT pk_mchat PRIMARY KEY (co_seq_mchat)
+);
+
+-- tb_mchat_aplicacao: inf: columns partly known
+CREATE TABLE tb_mchat_aplicacao (
+    co_seq_mchataplicacao bigint, -- inf
+    co_mchat bigint, -- inf
+    co_pergunta bigint, -- inf
+    CONSTRAINT pk_mchataplicacao PRIMARY KEY (co_seq_mchataplicacao)
+);
+
+-- tb_mchat_pergunta: inf: columns partly known
+CREATE TABLE tb_mchat_pergunta (
+    co_mchatpergunta bigint, -- inf
+    ds_pergunta text, -- inf
+    CONSTRAINT pk_mchatpergunta PRIMARY KEY (co_mchatpergunta)
+);
+
+-- tb_mchat_pergunta_outros: inf: columns partly known
+CREATE TABLE tb_mchat_pergunta_outros (
+    co_seq_mchat_pergunta_outros bigint, -- inf
+    ds_outros varchar,
+    CONSTRAINT pk_mchatperguntaoutros PRIMARY KEY (co_seq_mchat_pergunta_outros)
+);
+
+-- tb_medicamento: inf: columns may be incomplete
+CREATE TABLE tb_medicamento (
+    co_seq_medicamento bigint,
+    no_principio_ativo varchar(400) NOT NULL,
+    ds_concentracao varchar(200),
+    co_forma_farmaceutica bigint,
+    ds_unidade_fornecimento varchar(200) NOT NULL,
+    no_principio_ativo_filtro varchar(255), -- inf
+    CONSTRAINT pk_medicamento PRIMARY KEY (co_seq_medicamento)
+);
+
+CREATE TABLE tb_medicamento_catmat (
+    co_medicamento_catmat bigint,
+    st_ativo integer,
+    co_principio_ativo bigint NOT NULL,
+    co_unidade_fornecimento bigint NOT NULL,
+    co_catmat varchar(20) NOT NULL,
+    ds_volume varchar(100),
+    co_medicamento bigint NOT NULL,
+    nu_frequencia_instalacao integer,
+    co_rename varchar(28),
+    no_medicamento_filtro varchar(600),
+    CONSTRAINT pk_medicamentocatmat PRIMARY KEY (co_medicamento_catmat),
+    CONSTRAINT uk_medicamentocatmat_comedicam UNIQUE (co_medicamento)
+);
+
+CREATE TABLE tb_medicamento_uso_continuo (
+    co_seq_medicament_uso_continuo bigint,
+    co_medicamento bigint,
+    co_prontuario bigint,
+    co_ultima_receita_medicamento bigint,
+    CONSTRAINT pk_medicamentousocontinuo PRIMARY KEY (co_seq_medicament_uso_continuo),
+    CONSTRAINT uk_medicamentousocontinuo_come UNIQUE (co_medicamento, co_prontuario)
+);
+
+-- tb_medicao: inf: columns may be incomplete
+CREATE TABLE tb_medicao (
+    co_seq_medicao bigint,
+    dt_medicao timestamp NOT NULL,
+    tp_glicemia bigint,
+    co_atend_prof bigint NOT NULL,
+    dt_ultima_menstruacao timestamp,
+    nu_medicao_peso varchar(20),
+    nu_medicao_altura varchar(20),
+    nu_medicao_frequencia_cardiaca varchar(20),
+    nu_medicao_pressao_arterial varchar(20),
+    nu_medicao_perimetro_cefalico varchar(20),
+    nu_medicao_frequnca_resprtria varchar(20),
+    nu_medicao_temperatura varchar(20),
+    nu_medicao_saturacao_o2 varchar(20),
+    nu_medicao_glicemia varchar(20),
+    nu_medicao_imc varchar(20),
+    nu_medicao_altura_uterina varchar(20),
+    nu_medicao_batimnto_cardco_ftl varchar(20),
+    nu_medicao_vacinacao_em_dia varchar(20),
+    nu_perimetro_panturrilha varchar(20),
+    st_medicao_anterior integer,
+    nu_medicao_circunf_abdominal varchar(20),
+    nu_medicao_apgar_um varchar(20),
+    nu_medicao_apgar_cinco varchar(20),
+    nu_medicao_apgar_dez varchar(20),
+    tp_gravidez bigint,
+    tp_parto bigint,
+    nu_medicao_ig_semanas varchar(20),
+    nu_medicao_ig_dias varchar(20),
+    CONSTRAINT pk_medicao PRIMARY KEY (co_seq_medicao)
+);
+
+CREATE TABLE tb_migracao (
+    id varchar(255) NOT NULL,
+    author varchar(255) NOT NULL,
+    filename varchar(255) NOT NULL,
+    dateexecuted timestamp NOT NULL,
+    orderexecuted integer NOT NULL,
+    exectype varchar(10) NOT NULL,
+    md5sum varchar(35),
+    description varchar(255),
+    comments varchar(255),
+    tag varchar(255),
+    liquibase varchar(20),
+    contexts varchar(255),
+    labels varchar(255),
+    deployment_id varchar(10)
+);
+
+CREATE TABLE tb_migracao_estrutura (
+    co_migracao_estrutura varchar(255) NOT NULL,
+    no_autor_migracao varchar(255) NOT NULL,
+    no_arquivo_migracao varchar(255) NOT NULL,
+    dt_execucao timestamp NOT NULL,
+    nu_ordem_execucao numeric(38,0) NOT NULL,
+    no_tipo_execucao varchar(10) NOT NULL,
+    no_md5_soma_verificacao varchar(35),
+    no_descricao varchar(255),
+    ds_comentario varchar(255),
+    no_etiqueta varchar(255),
+    no_versao_liquibase varchar(20)
+);
+
+CREATE TABLE tb_migracao_trava (
+    id integer,
+    locked boolean NOT NULL,
+    lockgranted timestamp,
+    lockedby varchar(255),
+    CONSTRAINT pk_migracaotrava PRIMARY KEY (id)
+);
+
+-- tb_modelo_personalizado: inf: columns partly known
+CREATE TABLE tb_modelo_personalizado (
+    co_seq_modelo_personalizado bigint, -- inf
+    no_modelo varchar(255), -- inf
+    ds_modelo_personalizado text, -- inf
+    CONSTRAINT pk_modelopersonalizado PRIMARY KEY (co_seq_modelo_personalizado)
+);
+
+CREATE TABLE tb_motivo_reserva (
+    co_motivo_reserva bigint,
+    no_motivo_reserva varchar(50) NOT NULL,
+    CONSTRAINT pk_motivoreserva PRIMARY KEY (co_motivo_reserva)
+);
+
+CREATE TABLE tb_nacionalidade (
+    co_nacionalidade bigint,
+    no_nacionalidade varchar(15) NOT NULL,
+    no_identificador varchar(15) NOT NULL,
+    co_nacionalidade_cadsus varchar(1),
+    CONSTRAINT pk_nacionalidade PRIMARY KEY (co_nacionalidade)
+);
+
+CREATE TABLE tb_neuro_alter_fenot (
+    co_seq_neuro_alter_fenot bigint,
+    co_alter_fenot_detalhe bigint NOT NULL,
+    co_prontuario bigint NOT NULL,
+    co_ultimo_alter_fenot_evolucao bigint NOT NULL,
+    co_unico_alter_fenot bigint,
+    CONSTRAINT pk_neuroalterfenot PRIMARY KEY (co_seq_neuro_alter_fenot),
+    CONSTRAINT uk_neuroalterfenot_coprontuari UNIQUE (co_prontuario, co_alter_fenot_detalhe)
+);
+
+CREATE TABLE tb_neuro_alter_fenot_detalhe (
+    co_neuro_alter_fenot_detalhe bigint,
+    ds_alter_fenot varchar(255),
+    CONSTRAINT pk_neuroalterfenotdetalhe PRIMARY KEY (co_neuro_alter_fenot_detalhe)
+);
+
+CREATE TABLE tb_neuro_alter_fenot_evolucao (
+    co_seq_neuro_alter_fenot_evol bigint,
+    co_atend_prof bigint NOT NULL,
+    co_alter_fenot_detalhe bigint NOT NULL,
+    st_avaliado varchar(32) NOT NULL,
+    co_unico_neuro_alter_fenot bigint,
+    CONSTRAINT pk_neuroalterfenotevolucao PRIMARY KEY (co_seq_neuro_alter_fenot_evol),
+    CONSTRAINT uk_neuroalterfenotevolucao_coa UNIQUE (co_atend_prof, co_alter_fenot_detalhe)
+);
+
+CREATE TABLE tb_neuro_faixa_etaria (
+    co_neuro_faixa_etaria bigint,
+    nu_dias_inicio integer,
+    nu_dias_fim integer,
+    ds_faixa_etaria varchar(255),
+    CONSTRAINT pk_neurofaixaetaria PRIMARY KEY (co_neuro_faixa_etaria)
+);
+
+CREATE TABLE tb_neuro_fator_risco (
+    co_seq_neuro_fator_risco bigint,
+    co_fator_risco_detalhe bigint NOT NULL,
+    co_prontuario bigint NOT NULL,
+    co_ultimo_fator_risco_evolucao bigint NOT NULL,
+    co_unico_fator_risco bigint,
+    CONSTRAINT pk_neurofatorrisco PRIMARY KEY (co_seq_neuro_fator_risco),
+    CONSTRAINT uk_neurofatorrisco_coprontuari UNIQUE (co_prontuario, co_fator_risco_detalhe)
+);
+
+CREATE TABLE tb_neuro_fator_risco_detalhe (
+    co_neuro_fator_risco_detalhe bigint,
+    ds_fator_risco varchar(255),
+    CONSTRAINT pk_neurofatorriscodetalhe PRIMARY KEY (co_neuro_fator_risco_detalhe)
+);
+
+CREATE TABLE tb_neuro_fator_risco_evolucao (
+    co_seq_neuro_fator_risco_evol bigint,
+    co_atend_prof bigint NOT NULL,
+    co_fator_risco_detalhe bigint NOT NULL,
+    st_avaliado varchar(32) NOT NULL,
+    co_unico_neuro_fator_risco bigint,
+    CONSTRAINT pk_neurofatorriscoevolucao PRIMARY KEY (co_seq_neuro_fator_risco_evol),
+    CONSTRAINT uk_neurofatorriscoevolucao_coa UNIQUE (co_atend_prof, co_fator_risco_detalhe)
+);
+
+CREATE TABLE tb_neuro_marco (
+    co_seq_neuro_marco bigint,
+    co_marco_detalhe bigint NOT NULL,
+    co_prontuario bigint NOT NULL,
+    co_ultimo_marco_evolucao bigint NOT NULL,
+    co_unico_marco bigint,
+    CONSTRAINT pk_neuromarco PRIMARY KEY (co_seq_neuro_marco),
+    CONSTRAINT uk_neuromarco_coprontuario UNIQUE (co_prontuario, co_marco_detalhe)
+);
+
+CREATE TABLE tb_neuro_marco_detalhe (
+    co_neuro_marco_detalhe bigint,
+    ds_titulo varchar(255),
+    ds_marco varchar(1100),
+    co_faixa_etaria bigint,
+    CONSTRAINT pk_neuromarcodetalhe PRIMARY KEY (co_neuro_marco_detalhe)
+);
+
+CREATE TABLE tb_neuro_marco_evolucao (
+    co_seq_neuro_marco_evolucao bigint,
+    co_atend_prof bigint NOT NULL,
+    co_marco_detalhe bigint NOT NULL,
+    st_avaliado varchar(32) NOT NULL,
+    nu_anos_idade_registro integer,
+    nu_meses_idade_registro integer,
+    co_unico_neuro_marco bigint,
+    CONSTRAINT pk_neuromarcoevolucao PRIMARY KEY (co_seq_neuro_marco_evolucao),
+    CONSTRAINT uk_neuromarcoevolucao_coatendp UNIQUE (co_atend_prof, co_marco_detalhe)
+);
+
+CREATE TABLE tb_nodo (
+    co_nodo bigint,
+    no_servidor varchar(60),
+    ds_nome varchar(255),
+    st_ativo integer,
+    st_conexao integer,
+    dt_testeconexao timestamp,
+    CONSTRAINT pk_nodo PRIMARY KEY (co_nodo)
+);
+
+-- tb_notificacao_status: inf: columns partly known
+CREATE TABLE tb_notificacao_status (
+    co_seq_notificacao_status bigint, -- inf
+    dt_criacao timestamp,
+    CONSTRAINT pk_notificacaostatus PRIMARY KEY (co_seq_notificacao_status)
+);
+
+-- tb_odontograma: inf: columns may be incomplete
+CREATE TABLE tb_odontograma (
+    co_seq_odontograma bigint,
+    co_atend_prof_odonto bigint,
+    co_prontuario bigint,
+    st_protese_total_superior integer,
+    st_protese_total_inferior integer,
+    CONSTRAINT pk_odontograma PRIMARY KEY (co_seq_odontograma)
+);
+
+CREATE TABLE tb_opcoes_result_exm_qlitativo (
+    co_seq_opcoes_exm_qlitativo bigint, -- inf
+    no_resultado_qualitativo varchar(255), -- inf
+    no_identificador varchar(255), -- inf
+    CONSTRAINT pk_opcoesresultexmqlitativo PRIMARY KEY (co_seq_opcoes_exm_qlitativo)
+);
+
+-- tb_orientacao: inf: columns may be incomplete
+CREATE TABLE tb_orientacao (
+    co_seq_orientacao bigint,
+    ds_orientacao text NOT NULL,
+    st_orientacao_finalizada integer,
+    co_atend_prof bigint NOT NULL,
+    co_prontuario bigint NOT NULL,
+    CONSTRAINT pk_orientacao PRIMARY KEY (co_seq_orientacao)
+);
+
+CREATE TABLE tb_origem (
+    co_origem bigint,
+    ds_origem varchar(30) NOT NULL,
+    no_identificador varchar(30) NOT NULL,
+    CONSTRAINT pk_origem PRIMARY KEY (co_origem)
+);
+
+CREATE TABLE tb_pais (
+    co_pais bigint,
+    sg_pais_2 varchar(2) NOT NULL,
+    sg_pais_3 varchar(3),
+    no_pais_portugues varchar(72) NOT NULL,
+    no_pais_ingles varchar(72),
+    no_pais_portugues_filtro varchar(72),
+    co_pais_cadsus varchar(3),
+    st_ativo integer,
+    CONSTRAINT pk_pais PRIMARY KEY (co_pais)
+);
+
+-- tb_parte_bucal: inf: columns may be incomplete
+CREATE TABLE tb_parte_bucal (
+    co_parte_bucal bigint,
+    tp_parte_bucal varchar(60),
+    ds_parte_bucal varchar(255),
+    ds_parte_bucal_filtro text, -- inf
+    CONSTRAINT pk_partebucal PRIMARY KEY (co_parte_bucal)
+);
+
+-- tb_parte_bucal_cid10: inf: columns partly known
+CREATE TABLE tb_parte_bucal_cid10 (
+    co_parte_bucal_cid10 bigint, -- inf
+    co_cid10 bigint, -- inf
+    CONSTRAINT pk_partebucalcid10 PRIMARY KEY (co_parte_bucal_cid10)
+);
+
+-- tb_parte_bucal_proced: inf: columns may be incomplete
+CREATE TABLE tb_parte_bucal_proced (
+    co_parte_bucal_proced bigint,
+    co_proced bigint,
+    tp_parte_bucal bigint,
+    nu_dente integer,
+    CONSTRAINT pk_partebucalproced PRIMARY KEY (co_parte_bucal_proced)
+);
+
+-- tb_pedido_envio_base: inf: columns partly known
+CREATE TABLE tb_pedido_envio_base (
+    co_seq_pedido_envio bigint, -- inf
+    CONSTRAINT pk_pedidoenviobase PRIMARY KEY (co_seq_pedido_envio)
+);
+
+CREATE TABLE tb_perfil (
+    co_seq_perfil bigint,
+    no_perfil varchar(100) NOT NULL,
+    no_perfil_filtro varchar(50) NOT NULL,
+    qt_referencia bigint,
+    co_localidade bigint,
+    no_perfil_padrao varchar(100),
+    st_ativo integer,
+    no_tipo_perfil varchar(100) NOT NULL,
+    CONSTRAINT pk_perfil PRIMARY KEY (co_seq_perfil)
+);
+
+CREATE TABLE tb_perfil_recurso (
+    co_seq_perfil_recurso bigint,
+    co_perfil bigint NOT NULL,
+    no_recurso varchar(400) NOT NULL,
+    CONSTRAINT pk_perfilrecurso PRIMARY KEY (co_seq_perfil_recurso)
+);
+
+CREATE TABLE tb_pergunta (
+    co_seq_pergunta bigint,
+    ds_local varchar(10),
+    ds_pergunta varchar(255) NOT NULL,
+    co_pergunta_pai bigint,
+    co_contexto_pergunta bigint NOT NULL,
+    tp_pergunta bigint NOT NULL,
+    CONSTRAINT pk_pergunta PRIMARY KEY (co_seq_pergunta)
+);
+
+CREATE TABLE tb_pergunta_detalhe (
+    co_pergunta_detalhe bigint,
+    co_pergunta bigint NOT NULL,
+    ds_local varchar(10),
+    ds_pergunta_detalhe varchar(255) NOT NULL,
+    no_identificador varchar(255),
+    CONSTRAINT pk_perguntadetalhe PRIMARY KEY (co_pergunta_detalhe)
+);
+
+CREATE TABLE tb_periodo (
+    co_periodo bigint,
+    no_identificador varchar(30) NOT NULL,
+    CONSTRAINT pk_periodo PRIMARY KEY (co_periodo)
+);
+
+-- tb_periodo_ausencia: inf: columns partly known
+CREATE TABLE tb_periodo_ausencia (
+    co_seq_periodo_ausencia bigint, -- inf
+    CONSTRAINT pk_periodoausencia PRIMARY KEY (co_seq_periodo_ausencia)
+);
+
+-- tb_periograma_completo: inf: columns partly known
+CREATE TABLE tb_periograma_completo (
+    co_seq_periograma_completo bigint, -- inf
+    co_prontuario bigint,
+    CONSTRAINT pk_periogramacompleto PRIMARY KEY (co_seq_periograma_completo)
+);
+
+-- tb_periograma_simplificado: inf: columns partly known
+CREATE TABLE tb_periograma_simplificado (
+    co_seq_periograma_simplificado bigint, -- inf
+    co_prontuario bigint,
+    ds_observacao varchar,
+    CONSTRAINT pk_periogramasimplificado PRIMARY KEY (co_seq_periograma_simplificado)
+);
+
+CREATE TABLE tb_pessoa_fisica_imagem (
+    co_seq_pessoa_fisica_imagem bigint,
+    im_icone bytea,
+    im_conteudo bytea,
+    co_cidadao bigint,
+    no_tipo_imagem varchar(24),
+    CONSTRAINT pk_pessoafisicaimagem PRIMARY KEY (co_seq_pessoa_fisica_imagem)
+);
+
+-- tb_polo_base: inf: columns partly known
+CREATE TABLE tb_polo_base (
+    co_polo_base bigint, -- inf
+    nu_telefone1 varchar,
+    nu_telefone2 varchar,
+    ds_email varchar,
+    ds_email_chefe varchar,
+    ds_complemento varchar,
+    no_bairro varchar,
+    no_logradouro varchar,
+    nu_cep varchar,
+    no_polo_base varchar(255), -- inf
+    no_polo_base_filtro varchar(255), -- inf
+    no_chefe_polo_base varchar(255), -- inf
+    st_atendimento_saude integer, -- inf
+    st_estrutura_fisica integer, -- inf
+    CONSTRAINT pk_polobase PRIMARY KEY (co_polo_base)
+);
+
+-- tb_povo_comunidade_tradicional: inf: columns may be incomplete
+CREATE TABLE tb_povo_comunidade_tradicional (
+    co_povo_comunidade_tradicional bigint,
+    no_povo_comunidade_tradicional varchar(255) NOT NULL,
+    no_povo_comunidade_trad_filtro varchar(255) NOT NULL,
+    CONSTRAINT pk_povocomunidadetradicional PRIMARY KEY (co_povo_comunidade_tradicional),
+    CONSTRAINT uk_povocomunidadetradicional_n UNIQUE (no_povo_comunidade_trad_filtro)
+);
+
+CREATE TABLE tb_pratica_saude (
+    co_pratica_saude bigint, -- inf
+    no_pratica_saude varchar(255), -- inf
+    no_identificador varchar(255), -- inf
+    CONSTRAINT pk_praticasaude PRIMARY KEY (co_pratica_saude)
+);
+
+CREATE TABLE tb_pre_natal (
+    co_seq_pre_natal bigint,
+    co_problema bigint,
+    co_prontuario bigint,
+    tp_gravidez bigint,
+    dt_ultima_menstruacao timestamp,
+    dt_desfecho timestamp,
+    st_gravidez_planejada integer,
+    st_alto_risco integer,
+    co_unico_pre_natal bigint,
+    CONSTRAINT pk_prenatal PRIMARY KEY (co_seq_pre_natal)
+);
+
+CREATE TABLE tb_principio_ativo (
+    co_principio_ativo bigint,
+    st_ativo integer,
+    no_principio_ativo_filtro varchar(200) NOT NULL,
+    no_principio_ativo varchar(200) NOT NULL,
+    co_lista_medicamento bigint,
+    CONSTRAINT pk_principioativo PRIMARY KEY (co_principio_ativo)
+);
+
+-- tb_problema: inf: columns may be incomplete
+CREATE TABLE tb_problema (
+    co_seq_problema bigint,
+    dt_registro timestamp,
+    ds_outro varchar(255),
+    ds_problema_filtro varchar(255),
+    co_ciap bigint,
+    co_cid10 bigint,
+    co_ultimo_problema_evolucao bigint,
+    co_prontuario bigint,
+    co_unico_problema bigint,
+    CONSTRAINT pk_problema PRIMARY KEY (co_seq_problema)
+);
+
+-- tb_problema_evolucao: inf: columns may be incomplete
+CREATE TABLE tb_problema_evolucao (
+    co_seq_problema_evolucao bigint,
+    ds_observacao varchar(255),
+    co_situacao_problema bigint NOT NULL,
+    co_atend_prof bigint,
+    co_unico_problema bigint,
+    dt_inicio_problema date, -- inf
+    dt_fim_problema date, -- inf
+    co_sequencial_evolucao integer, -- inf
+    st_possui_cid integer, -- inf
+    st_possui_ciap integer, -- inf
+    CONSTRAINT pk_problemaevolucao PRIMARY KEY (co_seq_problema_evolucao)
+);
+
+-- tb_proced: inf: columns may be incomplete
+CREATE TABLE tb_proced (
+    co_seq_proced bigint,
+    no_proced varchar(260) NOT NULL,
+    no_proced_filtro varchar(260) NOT NULL,
+    nu_idade_minima integer NOT NULL,
+    nu_idade_maxima integer NOT NULL,
+    co_proced varchar(255) NOT NULL,
+    dt_competencia varchar(6) NOT NULL,
+    st_ativo integer NOT NULL,
+    st_masculino integer,
+    st_feminino integer,
+    co_complexidade bigint,
+    co_proced_grupo bigint,
+    co_proced_subgrupo bigint,
+    co_proced_forma_organizacional bigint,
+    st_filtro_padrao integer,
+    st_proced_padrao_dab integer,
+    st_proced_dab integer,
+    co_proced_filtro varchar(255),
+    co_proced_ref_sigtap bigint,
+    st_idade_aplicavel integer NOT NULL,
+    tp_proced varchar(30),
+    st_plano integer,
+    st_exame integer,
+    CONSTRAINT pk_proced PRIMARY KEY (co_seq_proced)
+);
+
+CREATE TABLE tb_proced_automatico (
+    co_seq_proced_automatico bigint,
+    co_proced bigint NOT NULL,
+    co_cbo bigint NOT NULL,
+    st_consulta_agendada integer,
+    st_atend_odonto integer,
+    CONSTRAINT pk_procedautomatico PRIMARY KEY (co_seq_proced_automatico)
+);
+
+CREATE TABLE tb_proced_exame_especifico (
+    co_proced_exame_especifico bigint,
+    no_proced_exame_especifico varchar(50) NOT NULL,
+    no_identificador varchar(50) NOT NULL,
+    CONSTRAINT pk_procedexameespecifico PRIMARY KEY (co_proced_exame_especifico)
+);
+
+CREATE TABLE tb_proced_filtro (
+    co_proced bigint,
+    st_proced integer NOT NULL,
+    st_proced_exame integer NOT NULL,
+    st_proced_bucal integer NOT NULL,
+    CONSTRAINT pk_procedfiltro PRIMARY KEY (co_proced)
+);
+
+CREATE TABLE tb_proced_forma_organizacional (
+    co_proced_forma_organizacional bigint,
+    co_proced_grupo bigint NOT NULL,
+    co_proced_subgrupo bigint NOT NULL,
+    no_proced_forma_organizacional varchar(255) NOT NULL,
+    dt_competencia varchar(6) NOT NULL,
+    nu_ms varchar(2) NOT NULL,
+    CONSTRAINT pk_procedformaorganizacional PRIMARY KEY (co_proced_forma_organizacional)
+);
+
+CREATE TABLE tb_proced_grupo (
+    co_proced_grupo bigint,
+    no_proced_grupo varchar(100) NOT NULL,
+    dt_competencia varchar(6) NOT NULL,
+    nu_ms varchar(2) NOT NULL,
+    CONSTRAINT pk_procedgrupo PRIMARY KEY (co_proced_grupo)
+);
+
+CREATE TABLE tb_proced_nome_popular (
+    co_seq_proced_nome_popular bigint,
+    co_proced bigint,
+    no_popular varchar(255),
+    no_sinonimos varchar(255),
+    CONSTRAINT pk_procednomepopular PRIMARY KEY (co_seq_proced_nome_popular)
+);
+
+CREATE TABLE tb_proced_solicitado (
+    co_seq_proced_solicitado bigint,
+    co_prontuario bigint NOT NULL,
+    co_proced bigint NOT NULL,
+    ds_orientacao varchar(4000),
+    co_lotacao_solicitante bigint NOT NULL,
+    dt_solicitacao timestamp NOT NULL,
+    co_lotacao_executante bigint,
+    dt_execucao timestamp,
+    ds_observacao_execucao varchar(4000),
+    CONSTRAINT pk_procedsolicitado PRIMARY KEY (co_seq_proced_solicitado)
+);
+
+CREATE TABLE tb_proced_subgrupo (
+    co_proced_subgrupo bigint,
+    co_proced_grupo bigint NOT NULL,
+    no_proced_subgrupo varchar(100) NOT NULL,
+    dt_competencia varchar(6) NOT NULL,
+    nu_ms varchar(2) NOT NULL,
+    CONSTRAINT pk_procedsubgrupo PRIMARY KEY (co_proced_subgrupo)
+);
+
+-- tb_processamento_dom_cid: inf: columns may be incomplete
+CREATE TABLE tb_processamento_dom_cid (
+    co_seq_processamento_dom_cid bigint,
+    co_dado_transp bigint NOT NULL,
+    dt_processamento date,
+    ds_mensagem varchar(255),
+    CONSTRAINT pk_processamentodomcid PRIMARY KEY (co_seq_processamento_dom_cid)
+);
+
+CREATE TABLE tb_processamento_hist_cds (
+    co_seq_processamento_hist_cds bigint,
+    co_dado_transp bigint NOT NULL,
+    dt_processamento date,
+    ds_mensagem varchar(255),
+    CONSTRAINT pk_processamentohistcds PRIMARY KEY (co_seq_processamento_hist_cds)
+);
+
+CREATE TABLE tb_processamento_historico (
+    fonte_dados_historico varchar(255), -- inf
+    co_ultimo_registro_processado bigint -- inf
+);
+
+CREATE TABLE tb_processo (
+    co_seq_processo bigint,
+    st_processo varchar(100) NOT NULL,
+    dt_inicio timestamp NOT NULL,
+    CONSTRAINT pk_processo PRIMARY KEY (co_seq_processo)
+);
+
+-- tb_prof: inf: columns may be incomplete
+CREATE TABLE tb_prof (
+    co_seq_prof bigint,
+    nu_conselho_classe varchar(100),
+    co_uf_emissora_conselho_classe bigint,
+    co_conselho_classe bigint,
+    nu_cpf varchar(11),
+    nu_cns varchar(16),
+    no_profissional_filtro varchar(600),
+    dt_nascimento date,
+    nu_telefone varchar(255),
+    ds_email varchar(255),
+    ds_cep varchar(8),
+    ds_complemento varchar(50),
+    ds_ponto_referencia varchar(100),
+    ds_logradouro varchar(150),
+    co_uf bigint,
+    co_localidade_endereco bigint,
+    nu_numero varchar(20),
+    st_sem_numero integer,
+    no_bairro varchar(255),
+    no_bairro_filtro varchar(255),
+    tp_logradouro bigint,
+    co_usuario bigint,
+    no_sexo varchar(24),
+    no_civil_profissional varchar,
+    no_social_profissional varchar,
+    CONSTRAINT pk_prof PRIMARY KEY (co_seq_prof)
+);
+
+CREATE TABLE tb_prof_grupo_ativ_col (
+    co_seq_prof_grupo bigint,
+    no_prof_grupo varchar(255),
+    nu_cpf varchar(11),
+    nu_cns varchar(16),
+    nu_cnes varchar(20),
+    nu_ine varchar(255),
+    co_cbo_2002 varchar(10),
+    co_unico_prof varchar(40),
+    CONSTRAINT pk_profgrupoativcol PRIMARY KEY (co_seq_prof_grupo),
+    CONSTRAINT uk_profgrupoativcol_counicopro UNIQUE (co_unico_prof)
+);
+
+CREATE TABLE tb_prof_historico_cns (
+    co_seq_prof_historico_cns bigint, -- inf
+    nu_cns varchar,
+    co_prof bigint, -- inf
+    CONSTRAINT pk_profhistoricocns PRIMARY KEY (co_seq_prof_historico_cns)
+);
+
+-- tb_prontuario: inf: columns may be incomplete
+CREATE TABLE tb_prontuario (
+    co_seq_prontuario bigint,
+    qt_referencia bigint DEFAULT 0,
+    co_prontuario_grupo bigint,
+    co_cidadao bigint,
+    st_cidadao_processado integer,
+    CONSTRAINT pk_prontuario PRIMARY KEY (co_seq_prontuario),
+    CONSTRAINT uk_prontuario_cocidadao UNIQUE (co_cidadao)
+);
+
+CREATE TABLE tb_prontuario_grupo_historico (
+    co_seq_prontuario_grpo_hstrco bigint,
+    co_prontuario_grupo bigint,
+    co_prontuario bigint,
+    dt_unificacao timestamp,
+    CONSTRAINT pk_prontuariogrupohistorico PRIMARY KEY (co_seq_prontuario_grpo_hstrco)
+);
+
+CREATE TABLE tb_prontuario_unidade_saude (
+    co_seq_prontuario_unidade_saud bigint,
+    co_unidade_saude bigint NOT NULL,
+    co_cidadao bigint NOT NULL,
+    nu_prontuario varchar(30) NOT NULL,
+    CONSTRAINT pk_prontuariounidadesaude PRIMARY KEY (co_seq_prontuario_unidade_saud)
+);
+
+CREATE TABLE tb_publico_alvo (
+    co_publico_alvo bigint, -- inf
+    no_publico_alvo varchar(255), -- inf
+    no_identificador varchar(255), -- inf
+    CONSTRAINT pk_publicoalvo PRIMARY KEY (co_publico_alvo)
+);
+
+CREATE TABLE tb_qst_associacao_pergunta (
+    co_qst_associacao_pergunta bigint,
+    co_qst_questionario_pergunta bigint,
+    co_qst_qst_pergunta_associacao bigint,
+    co_opcao_pergunta bigint,
+    CONSTRAINT pk_qstassociacaopergunta PRIMARY KEY (co_qst_associacao_pergunta)
+);
+
+CREATE TABLE tb_qst_opcao_pergunta (
+    co_qst_opcao_pergunta bigint,
+    co_qst_pergunta bigint,
+    co_qst_opcao_tipo_pergunta bigint,
+    co_qst_orientacao_prof bigint,
+    CONSTRAINT pk_qstopcaopergunta PRIMARY KEY (co_qst_opcao_pergunta)
+);
+
+CREATE TABLE tb_qst_opcao_tipo_pergunta (
+    co_qst_opcao_tipo_pergunta bigint,
+    no_qst_opcao_tipo_pergunta varchar(255),
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_qstopcaotipopergunta PRIMARY KEY (co_qst_opcao_tipo_pergunta)
+);
+
+CREATE TABLE tb_qst_orientacao_prof (
+    co_qst_orientacao_prof bigint,
+    ds_orientacao_prof varchar(1000),
+    CONSTRAINT pk_qstorientacaoprof PRIMARY KEY (co_qst_orientacao_prof)
+);
+
+CREATE TABLE tb_qst_pergunta (
+    co_qst_pergunta bigint,
+    no_qst_pergunta varchar(800),
+    tp_opcao_pergunta bigint,
+    CONSTRAINT pk_qstpergunta PRIMARY KEY (co_qst_pergunta)
+);
+
+CREATE TABLE tb_qst_questionario (
+    co_qst_questionario bigint,
+    ds_questionario varchar(255),
+    st_ativo integer,
+    tp_qst_questionario integer,
+    nu_idade_meses_limite_inferior integer,
+    nu_idade_meses_limite_superior integer,
+    CONSTRAINT pk_qstquestionario PRIMARY KEY (co_qst_questionario)
+);
+
+CREATE TABLE tb_qst_questionario_pergunta (
+    co_qst_questionario_pergunta bigint,
+    ds_ordenacao varchar(15),
+    co_qst_questionario bigint,
+    co_qst_pergunta bigint,
+    st_ativo integer,
+    CONSTRAINT pk_qstquestionariopergunta PRIMARY KEY (co_qst_questionario_pergunta)
+);
+
+CREATE TABLE tb_qst_questionario_respondido (
+    co_seq_qst_qst_respondido bigint,
+    co_qst_questionario bigint,
+    co_atend_prof bigint,
+    dt_respondido timestamp,
+    CONSTRAINT pk_qstquestionariorespondido PRIMARY KEY (co_seq_qst_qst_respondido)
+);
+
+CREATE TABLE tb_qst_resposta (
+    co_seq_qst_resposta bigint,
+    co_qst_questionario_respondido bigint,
+    co_qst_questionario_pergunta bigint,
+    tp_qst_resposta integer,
+    nu_resposta integer,
+    ds_resposta varchar(800),
+    co_qst_opcao_pergunta bigint,
+    CONSTRAINT pk_qstresposta PRIMARY KEY (co_seq_qst_resposta)
+);
+
+CREATE TABLE tb_qst_tipo_questionario (
+    co_qst_tipo_questionario integer,
+    no_qst_tipo_questionario varchar(50) NOT NULL,
+    CONSTRAINT pk_qsttipoquestionario PRIMARY KEY (co_qst_tipo_questionario)
+);
+
+CREATE TABLE tb_qst_tipo_resposta (
+    co_qst_tipo_resposta integer,
+    no_qst_tipo_resposta varchar(50) NOT NULL,
+    CONSTRAINT pk_qsttiporesposta PRIMARY KEY (co_qst_tipo_resposta)
+);
+
+CREATE TABLE tb_raca_cor (
+    co_raca_cor bigint,
+    no_raca_cor varchar(50) NOT NULL,
+    nu_ms varchar(100),
+    no_identificador varchar(255) NOT NULL,
+    co_raca_cor_cadsus varchar(3),
+    CONSTRAINT pk_racacor PRIMARY KEY (co_raca_cor)
+);
+
+CREATE TABLE tb_racionalidade_saude (
+    co_racionalidade_saude bigint,
+    no_racionalidade_saude varchar(255),
+    CONSTRAINT pk_racionalidadesaude PRIMARY KEY (co_racionalidade_saude)
+);
+
+-- tb_rascunho_atend_prof: inf: columns partly known
+CREATE TABLE tb_rascunho_atend_prof (
+    co_seq_rascunho_atend_prof bigint, -- inf
+    CONSTRAINT pk_rascunhoatendprof PRIMARY KEY (co_seq_rascunho_atend_prof)
+);
+
+CREATE TABLE tb_recebimento_item (
+    co_seq_receb_item bigint,
+    co_receb_lote bigint NOT NULL,
+    st_dado_recebido bigint,
+    tp_dado_transp bigint,
+    co_unico_dado_serializado varchar(255),
+    nu_cnes_dado_serializado varchar(255),
+    nu_versao_dado_serializado varchar(10),
+    no_arquivo varchar(255),
+    CONSTRAINT pk_recebimentoitem PRIMARY KEY (co_seq_receb_item)
+);
+
+CREATE TABLE tb_recebimento_lote (
+    co_seq_receb_lote bigint,
+    dt_recebimento timestamp,
+    nu_lote_originadora bigint,
+    no_responsavel_envio varchar(256),
+    no_responsavel_envio_filtro varchar(256),
+    nu_identificador_responsavel varchar(20),
+    tp_origem_dado_recebido bigint,
+    CONSTRAINT pk_recebimentolote PRIMARY KEY (co_seq_receb_lote)
+);
+
+CREATE TABLE tb_recebimento_validacao_erros (
+    co_receb_item bigint NOT NULL,
+    ds_erro text,
+    ds_erro_campo_nao_preenchido text,
+    ds_erro_campo_invalido text,
+    nu_registro_da_ficha numeric(2,0),
+    co_seq_receb_valid_erro bigint,
+    CONSTRAINT pk_recebimentovalidacaoerros PRIMARY KEY (co_seq_receb_valid_erro)
+);
+
+-- tb_receita_medicamento: inf: columns may be incomplete
+CREATE TABLE tb_receita_medicamento (
+    co_seq_receita_medicamento bigint,
+    no_posologia varchar(200),
+    qt_receitada integer,
+    co_aplicacao_medicamento bigint,
+    st_uso_continuo integer NOT NULL,
+    co_medicamento bigint NOT NULL,
+    dt_inicio_tratamento date,
+    dt_fim_tratamento date,
+    qt_duracao_tratamento integer,
+    ds_dose varchar(100),
+    tp_frequencia_dose bigint,
+    ds_frequencia_dose varchar(25),
+    st_registro_manual integer,
+    st_dose_unica integer,
+    ds_recomendacao text,
+    qt_periodo_frequencia integer,
+    tp_un_medida_tempo_frequencia bigint,
+    tp_un_medida_tempo_tratamento bigint,
+    co_atend_prof bigint,
+    tp_receita bigint,
+    ds_observacao_interrupcao text,
+    qt_dose varchar(50), -- inf
+    CONSTRAINT pk_receitamedicamento PRIMARY KEY (co_seq_receita_medicamento)
+);
+
+CREATE TABLE tb_receita_tipo_frequencia (
+    co_receita_tipo_frequencia bigint,
+    no_tipo_frequencia varchar(255) NOT NULL,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_receitatipofrequencia PRIMARY KEY (co_receita_tipo_frequencia)
+);
+
+CREATE TABLE tb_recurso (
+    co_seq_recurso bigint,
+    ds_caminho varchar(1000) NOT NULL,
+    no_recurso varchar(1000),
+    CONSTRAINT pk_recurso PRIMARY KEY (co_seq_recurso)
+);
+
+-- tb_recurso_credencial_integ: inf: columns partly known
+CREATE TABLE tb_recurso_credencial_integ (
+    co_recurso_credencial_integ bigint, -- inf
+    CONSTRAINT pk_recursocredencialinteg PRIMARY KEY (co_recurso_credencial_integ)
+);
+
+CREATE TABLE tb_refresh_token (
+    co_token varchar(36),
+    no_principal varchar(100) NOT NULL,
+    dt_criacao timestamp NOT NULL,
+    dt_expiracao timestamp NOT NULL,
+    ds_api_consumer varchar(50),
+    CONSTRAINT pk_refreshtoken PRIMARY KEY (co_token)
+);
+
+-- tb_registro_vacinacao: inf: columns may be incomplete
+CREATE TABLE tb_registro_vacinacao (
+    co_seq_registro_vacinacao bigint,
+    co_estrategia_vacinacao bigint,
+    co_imunobiologico bigint,
+    co_dose_imunobiologico bigint,
+    co_via_adm_vacina bigint,
+    co_local_apl_vacina bigint,
+    co_vacinacao bigint,
+    co_tipo_registro_vacinacao bigint,
+    st_registro_anterior integer,
+    dt_aprazamento date,
+    dt_aplicacao timestamp,
+    co_imunobiologico_lote bigint,
+    ds_observacoes varchar(300),
+    co_grupo_atendimento bigint,
+    co_cid10_motivo_indicacao bigint, -- inf
+    st_pesquisa_clinica integer,
+    CONSTRAINT pk_registrovacinacao PRIMARY KEY (co_seq_registro_vacinacao)
+);
+
+CREATE TABLE tb_regra_vacinal_dose (
+    co_regra_vacinal_dose bigint,
+    co_imunobiologico bigint,
+    co_dose_imunobiologico bigint,
+    co_sexo bigint,
+    st_gestante integer,
+    st_comunicante_hanseniase integer,
+    CONSTRAINT pk_regravacinaldose PRIMARY KEY (co_regra_vacinal_dose)
+);
+
+-- tb_regra_vacinal_estrategia: inf: columns may be incomplete
+CREATE TABLE tb_regra_vacinal_estrategia (
+    co_regra_vacinal_estrategia bigint,
+    co_imunobiologico bigint,
+    co_dose_imunobiologico bigint,
+    co_faixa_etaria_vacinacao bigint,
+    co_estrategia_vacinacao bigint,
+    st_registro_anterior integer,
+    nu_dias_aprazamento integer,
+    co_proxima_regra_vacinal bigint,
+    CONSTRAINT pk_regravacinalestrategia PRIMARY KEY (co_regra_vacinal_estrategia)
+);
+
+-- tb_regulacao: inf: columns partly known
+CREATE TABLE tb_regulacao (
+    co_seq_regulacao bigint, -- inf
+    co_prontuario bigint,
+    CONSTRAINT pk_regulacao PRIMARY KEY (co_seq_regulacao)
+);
+
+-- tb_regulacao_evolucao: inf: columns partly known
+CREATE TABLE tb_regulacao_evolucao (
+    co_seq_regulacao_evolucao bigint, -- inf
+    dt_evolucao_regulacao timestamp,
+    ds_observacao varchar,
+    CONSTRAINT pk_regulacaoevolucao PRIMARY KEY (co_seq_regulacao_evolucao)
+);
+
+CREATE TABLE tb_rel_fichas_config (
+    co_relatorio_ficha integer,
+    nu_quadros integer,
+    nu_meses integer,
+    nu_fator integer,
+    CONSTRAINT pk_relfichasconfig PRIMARY KEY (co_relatorio_ficha)
+);
+
+CREATE TABLE tb_relatorio_processamento (
+    co_seq_relatorio_processamento bigint,
+    co_dado_transp bigint,
+    dt_processamento timestamp,
+    ds_mensagem_erro varchar(2000),
+    st_processamento integer NOT NULL,
+    tp_dado_transp bigint,
+    st_reprocessar integer,
+    CONSTRAINT pk_relatorioprocessamento PRIMARY KEY (co_seq_relatorio_processamento)
+);
+
+CREATE TABLE tb_renda_familiar (
+    co_renda_familiar bigint,
+    no_renda_familiar varchar(255) NOT NULL,
+    co_ordem bigint,
+    CONSTRAINT pk_rendafamiliar PRIMARY KEY (co_renda_familiar)
+);
+
+CREATE TABLE tb_report_etl_configs (
+    co_chave varchar(500),
+    ds_valor varchar(50),
+    CONSTRAINT pk_reportetlconfigs PRIMARY KEY (co_chave)
+);
+
+CREATE TABLE tb_requisicao_exame (
+    co_seq_requisicao_exame bigint,
+    dt_requisicao timestamp,
+    dt_ultima_menstruacao timestamp,
+    ds_justificativa_procedimento varchar(2000),
+    co_atend_prof bigint,
+    co_cid10 bigint,
+    tp_exame integer,
+    ds_observacao varchar(500),
+    CONSTRAINT pk_requisicaoexame PRIMARY KEY (co_seq_requisicao_exame)
+);
+
+CREATE TABLE tb_resposta_mca (
+    co_seq_resposta_mca bigint, -- inf
+    co_marcador_consumo_alimentar bigint, -- inf
+    co_pergunta_mca bigint, -- inf
+    CONSTRAINT pk_respostamca PRIMARY KEY (co_seq_resposta_mca)
+);
+
+-- tb_resultado_exm_qualitativo: inf: columns partly known
+CREATE TABLE tb_resultado_exm_qualitativo (
+    co_seq_resultado_exm_qltativo bigint, -- inf
+    CONSTRAINT pk_resultadoexmqualitativo PRIMARY KEY (co_seq_resultado_exm_qltativo)
+);
+
+-- tb_retificacao_atend: inf: columns may be incomplete
+CREATE TABLE tb_retificacao_atend (
+    co_seq_retificacao_atend bigint,
+    bl_conteudo_atendimento bytea,
+    co_unico_atend_prof varchar(96),
+    co_lotacao bigint,
+    co_prontuario bigint,
+    dt_exclusao timestamp,
+    ds_justificativa varchar,
+    CONSTRAINT pk_retificacaoatend PRIMARY KEY (co_seq_retificacao_atend)
+);
+
+CREATE TABLE tb_revisao (
+    co_seq_revisao bigint,
+    dt_revisao timestamp,
+    nu_cns varchar(16),
+    nu_cnes varchar(20),
+    co_usuario bigint,
+    ds_componente_gerador text,
+    ds_entidades text,
+    tp_registro_afetado integer,
+    co_registro_afetado text,
+    st_processo_auditoria_eventos integer,
+    CONSTRAINT pk_revisao PRIMARY KEY (co_seq_revisao)
+);
+
+-- tb_risco: inf: columns partly known
+CREATE TABLE tb_risco (
+    co_seq_risco bigint, -- inf
+    co_prontuario bigint, -- inf
+    CONSTRAINT pk_risco PRIMARY KEY (co_seq_risco)
+);
+
+CREATE TABLE tb_servidor_smtp (
+    co_seq_servidor_smtp bigint,
+    no_host varchar(255),
+    nu_porta varchar(5),
+    ds_usuario varchar(255),
+    ds_senha varchar(255),
+    ds_email varchar(255),
+    st_usuario_email integer,
+    st_ativo integer,
+    dt_registro timestamp,
+    CONSTRAINT pk_servidorsmtp PRIMARY KEY (co_seq_servidor_smtp)
+);
+
+CREATE TABLE tb_sessao_sincronizacao (
+    co_unico_sessao varchar(36),
+    co_usuario bigint NOT NULL,
+    dt_inicio date,
+    dt_fim date,
+    dt_ultima_sincronizacao date,
+    co_unico_servidor varchar(36) NOT NULL,
+    co_unico_aplicativo varchar(36) NOT NULL,
+    co_origem bigint NOT NULL,
+    co_recebimento_lote bigint,
+    nu_versao_cliente varchar(10),
+    CONSTRAINT pk_sessaosincronizacao PRIMARY KEY (co_unico_sessao)
+);
+
+CREATE TABLE tb_sexo (
+    co_sexo bigint,
+    no_sexo varchar(15) NOT NULL,
+    sg_sexo varchar(1) NOT NULL,
+    no_identificador varchar(30) NOT NULL,
+    co_sexo_cadsus varchar(1),
+    CONSTRAINT pk_sexo PRIMARY KEY (co_sexo)
+);
+
+CREATE TABLE tb_sextante (
+    co_parte_bucal bigint,
+    co_arcada bigint,
+    CONSTRAINT pk_sextante PRIMARY KEY (co_parte_bucal)
+);
+
+-- tb_sinan_notificacao: inf: columns may be incomplete
+CREATE TABLE tb_sinan_notificacao (
+    co_sinan_notificacao bigint,
+    no_notificacao varchar(255),
+    no_notificacao_filtro varchar(255),
+    co_cid10_principal bigint,
+    no_grupo varchar(255),
+    CONSTRAINT pk_sinannotificacao PRIMARY KEY (co_sinan_notificacao)
+);
+
+CREATE TABLE tb_sinan_notificacao_evolucao (
+    co_seq_sinan_notificacao_evol bigint,
+    co_sinan_notificacao bigint NOT NULL,
+    co_atend_prof bigint NOT NULL,
+    co_prontuario bigint NOT NULL,
+    CONSTRAINT pk_sinannotificacaoevolucao PRIMARY KEY (co_seq_sinan_notificacao_evol)
+);
+
+-- tb_sistema_externo: inf: columns partly known
+CREATE TABLE tb_sistema_externo (
+    co_seq_sistema_externo bigint, -- inf
+    dt_criacao timestamp,
+    ds_cpf_cnpj varchar,
+    ds_email varchar,
+    CONSTRAINT pk_sistemaexterno PRIMARY KEY (co_seq_sistema_externo)
+);
+
+CREATE TABLE tb_situacao_agendado (
+    co_situacao_agendado bigint,
+    no_situacao_agendado varchar(50),
+    no_identificador varchar(30) NOT NULL,
+    CONSTRAINT pk_situacaoagendado PRIMARY KEY (co_situacao_agendado)
+);
+
+CREATE TABLE tb_situacao_coroa (
+    co_situacao_coroa bigint,
+    no_situacao_coroa varchar(50) NOT NULL,
+    no_identificador varchar(50) NOT NULL,
+    CONSTRAINT pk_situacaocoroa PRIMARY KEY (co_situacao_coroa)
+);
+
+CREATE TABLE tb_situacao_dado_recebido (
+    co_situacao_dado_recebido bigint,
+    no_situacao_dado_recebido varchar(80),
+    CONSTRAINT pk_situacaodadorecebido PRIMARY KEY (co_situacao_dado_recebido)
+);
+
+CREATE TABLE tb_situacao_face (
+    co_situacao_face bigint,
+    no_situacao_face varchar(50) NOT NULL,
+    no_identificador varchar(50) NOT NULL,
+    CONSTRAINT pk_situacaoface PRIMARY KEY (co_situacao_face)
+);
+
+CREATE TABLE tb_situacao_localidade (
+    co_situacao_localidade bigint,
+    no_situacao_localidade varchar(100) NOT NULL,
+    sg_situacao_localidade varchar(1) NOT NULL,
+    CONSTRAINT pk_situacaolocalidade PRIMARY KEY (co_situacao_localidade)
+);
+
+CREATE TABLE tb_situacao_lote_transp_nodo (
+    co_situacao_lote_transp_nodo bigint,
+    no_situacao_lote_transp_nodo varchar(150) NOT NULL,
+    CONSTRAINT pk_situacaolotetranspnodo PRIMARY KEY (co_situacao_lote_transp_nodo)
+);
+
+CREATE TABLE tb_situacao_problema (
+    co_situacao_problema bigint,
+    no_situacao_problema varchar(50),
+    CONSTRAINT pk_situacaoproblema PRIMARY KEY (co_situacao_problema)
+);
+
+CREATE TABLE tb_situacao_raiz (
+    co_situacao_raiz bigint,
+    no_situacao_raiz varchar(50) NOT NULL,
+    no_identificador varchar(50) NOT NULL,
+    CONSTRAINT pk_situacaoraiz PRIMARY KEY (co_situacao_raiz)
+);
+
+-- tb_situacao_rua: inf: columns partly known
+CREATE TABLE tb_situacao_rua (
+    co_seq_situacao_rua bigint, -- inf
+    st_possui_referencia_familiar integer,
+    no_outra_institucao_acompanha varchar,
+    CONSTRAINT pk_situacaorua PRIMARY KEY (co_seq_situacao_rua)
+);
+
+-- tb_status_assinatura: inf: columns partly known
+CREATE TABLE tb_status_assinatura (
+    co_status_assinatura bigint, -- inf
+    CONSTRAINT pk_statusassinatura PRIMARY KEY (co_status_assinatura)
+);
+
+CREATE TABLE tb_status_atend (
+    co_status_atend bigint,
+    no_status_atend varchar(30) NOT NULL,
+    no_status_atend_filtro varchar(30) NOT NULL,
+    no_identificador varchar(30) NOT NULL,
+    CONSTRAINT pk_statusatend PRIMARY KEY (co_status_atend)
+);
+
+CREATE TABLE tb_status_atend_prof (
+    co_status_atend_prof bigint,
+    no_status_atend_prof varchar(255) NOT NULL,
+    CONSTRAINT pk_statusatendprof PRIMARY KEY (co_status_atend_prof)
+);
+
+-- tb_status_cuidado_compartilhad: inf: columns partly known
+CREATE TABLE tb_status_cuidado_compartilhad (
+    co_status_cuidado_compartilhad bigint, -- inf
+    no_status_cuidado_compartilhad varchar(255), -- inf
+    CONSTRAINT pk_statuscuidadocompartilhad PRIMARY KEY (co_status_cuidado_compartilhad)
+);
+
+-- tb_status_revisao_atend: inf: columns partly known
+CREATE TABLE tb_status_revisao_atend (
+    co_status_revisao_atend bigint, -- inf
+    CONSTRAINT pk_statusrevisaoatend PRIMARY KEY (co_status_revisao_atend)
+);
+
+-- tb_substancia_cbara: inf: columns partly known
+CREATE TABLE tb_substancia_cbara (
+    co_seq_substancia_alergia bigint, -- inf
+    co_cat_substancia_alergia bigint, -- inf
+    no_substancia_alergia varchar(255), -- inf
+    no_filtro_substancia_alergia varchar(255), -- inf
+    no_sinonimo varchar(255), -- inf
+    CONSTRAINT pk_substanciacbara PRIMARY KEY (co_seq_substancia_alergia)
+);
+
+-- tb_substancia_espec_alergia: inf: columns partly known
+CREATE TABLE tb_substancia_espec_alergia (
+    co_seq_substanc_espec_alergia bigint, -- inf
+    co_medicamento_catmat bigint, -- inf
+    CONSTRAINT pk_substanciaespecalergia PRIMARY KEY (co_seq_substanc_espec_alergia)
+);
+
+CREATE TABLE tb_subtipo_unidade_saude (
+    co_seq_subtp_unidade_saude bigint,
+    co_tp_unidade_saude bigint NOT NULL,
+    co_subtp_unidade_saude varchar(3) NOT NULL,
+    ds_subtp_unidade_saude varchar(255) NOT NULL,
+    CONSTRAINT pk_subtipounidadesaude PRIMARY KEY (co_seq_subtp_unidade_saude),
+    CONSTRAINT uk_subtipounidadesaude_cotpuni UNIQUE (co_tp_unidade_saude, co_subtp_unidade_saude)
+);
+
+-- tb_tecido_mole: inf: columns partly known
+CREATE TABLE tb_tecido_mole (
+    co_seq_tecido_mole bigint, -- inf
+    co_prontuario bigint,
+    ds_outro_sintomatologia varchar,
+    co_cid10 bigint, -- inf
+    CONSTRAINT pk_tecidomole PRIMARY KEY (co_seq_tecido_mole)
+);
+
+-- tb_tecido_mole_lesao: inf: columns partly known
+CREATE TABLE tb_tecido_mole_lesao (
+    co_lesao bigint, -- inf
+    CONSTRAINT pk_tecidomolelesao_2 PRIMARY KEY (co_lesao)
+);
+
+-- tb_tema_reuniao: inf: columns partly known
+CREATE TABLE tb_tema_reuniao (
+    co_tema_reuniao bigint, -- inf
+    no_tema_reuniao varchar(255), -- inf
+    CONSTRAINT pk_temareuniao PRIMARY KEY (co_tema_reuniao)
+);
+
+CREATE TABLE tb_tema_saude (
+    co_tema_saude bigint, -- inf
+    no_tema_saude varchar(255), -- inf
+    no_identificador varchar(255), -- inf
+    CONSTRAINT pk_temasaude PRIMARY KEY (co_tema_saude)
+);
+
+-- tb_terra_indigena: inf: columns partly known
+CREATE TABLE tb_terra_indigena (
+    co_terra_indigena bigint, -- inf
+    CONSTRAINT pk_terraindigena PRIMARY KEY (co_terra_indigena)
+);
+
+-- tb_territorio_cidadao_erro: inf: columns partly known
+CREATE TABLE tb_territorio_cidadao_erro (
+    co_seq_territorio_cidadao_erro bigint, -- inf
+    co_cidadao bigint, -- inf
+    CONSTRAINT pk_territoriocidadaoerro PRIMARY KEY (co_seq_territorio_cidadao_erro)
+);
+
+-- tb_territorio_domicilio_erro: inf: columns partly known
+CREATE TABLE tb_territorio_domicilio_erro (
+    co_seq_territorio_dom_erro bigint, -- inf
+    CONSTRAINT pk_territoriodomicilioerro PRIMARY KEY (co_seq_territorio_dom_erro)
+);
+
+-- tb_tipo_abastecimento_agua: inf: columns partly known
+CREATE TABLE tb_tipo_abastecimento_agua (
+    co_tipo_abstcmento_agua bigint, -- inf
+    CONSTRAINT pk_tipoabastecimentoagua PRIMARY KEY (co_tipo_abstcmento_agua)
+);
+
+-- tb_tipo_acesso_domicilio: inf: columns partly known
+CREATE TABLE tb_tipo_acesso_domicilio (
+    co_tipo_acesso_dom bigint, -- inf
+    CONSTRAINT pk_tipoacessodomicilio PRIMARY KEY (co_tipo_acesso_dom)
+);
+
+CREATE TABLE tb_tipo_agendamento (
+    co_tipo_agendamento bigint,
+    no_tipo_agendamento varchar(50) NOT NULL,
+    no_identificador varchar(50) NOT NULL,
+    CONSTRAINT pk_tipoagendamento PRIMARY KEY (co_tipo_agendamento)
+);
+
+CREATE TABLE tb_tipo_agravo (
+    co_tipo_agravo bigint,
+    no_tipo_agravo varchar(255) NOT NULL,
+    no_identificador varchar(50) NOT NULL,
+    CONSTRAINT pk_tipoagravo PRIMARY KEY (co_tipo_agravo)
+);
+
+-- tb_tipo_area: inf: columns partly known
+CREATE TABLE tb_tipo_area (
+    co_tipo_area bigint, -- inf
+    ds_tipo_area text, -- inf
+    CONSTRAINT pk_tipoarea PRIMARY KEY (co_tipo_area)
+);
+
+CREATE TABLE tb_tipo_atend (
+    co_tipo_atend bigint,
+    no_tipo_atend varchar(255) NOT NULL,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_tipoatend PRIMARY KEY (co_tipo_atend)
+);
+
+CREATE TABLE tb_tipo_atend_prof (
+    co_tipo_atend_prof bigint,
+    no_tipo_atend_prof varchar(30) NOT NULL,
+    CONSTRAINT pk_tipoatendprof PRIMARY KEY (co_tipo_atend_prof)
+);
+
+-- tb_tipo_atividade: inf: columns partly known
+CREATE TABLE tb_tipo_atividade (
+    co_tipo_atividade bigint, -- inf
+    no_tipo_atividade varchar(255), -- inf
+    CONSTRAINT pk_tipoatividade PRIMARY KEY (co_tipo_atividade)
+);
+
+CREATE TABLE tb_tipo_cfg_agenda (
+    co_tipo_cfg_agenda bigint,
+    no_identificador varchar(32) NOT NULL,
+    CONSTRAINT pk_tipocfgagenda PRIMARY KEY (co_tipo_cfg_agenda)
+);
+
+CREATE TABLE tb_tipo_ciap (
+    co_tipo_ciap bigint,
+    no_tipo_ciap varchar(255),
+    CONSTRAINT pk_tipociap PRIMARY KEY (co_tipo_ciap)
+);
+
+CREATE TABLE tb_tipo_config_atend_domicilir (
+    co_tipo_config_atend_dom bigint,
+    no_tipo_config_atend_dom varchar(30) NOT NULL,
+    no_identificador varchar(30) NOT NULL,
+    CONSTRAINT pk_tipoconfigatenddomicilir PRIMARY KEY (co_tipo_config_atend_dom)
+);
+
+CREATE TABLE tb_tipo_consulta_odonto (
+    co_tipo_consulta_odonto bigint,
+    no_tipo_consulta_odonto varchar(255) NOT NULL,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_tipoconsultaodonto PRIMARY KEY (co_tipo_consulta_odonto)
+);
+
+CREATE TABLE tb_tipo_dado_transp (
+    co_tipo_dado_transp bigint,
+    no_tipo_dado_transp varchar(80),
+    CONSTRAINT pk_tipodadotransp PRIMARY KEY (co_tipo_dado_transp)
+);
+
+-- tb_tipo_destino_lixo: inf: columns partly known
+CREATE TABLE tb_tipo_destino_lixo (
+    co_tipo_destino_lixo bigint, -- inf
+    CONSTRAINT pk_tipodestinolixo PRIMARY KEY (co_tipo_destino_lixo)
+);
+
+-- tb_tipo_domicilio: inf: columns partly known
+CREATE TABLE tb_tipo_domicilio (
+    co_tipo_domicilio bigint, -- inf
+    CONSTRAINT pk_tipodomicilio PRIMARY KEY (co_tipo_domicilio)
+);
+
+CREATE TABLE tb_tipo_edema (
+    co_tipo_edema bigint,
+    no_tipo_edema varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tipoedema PRIMARY KEY (co_tipo_edema)
+);
+
+CREATE TABLE tb_tipo_encam_interno (
+    co_tipo_encam_interno bigint,
+    no_tipo_encam_interno varchar(50),
+    CONSTRAINT pk_tipoencaminterno PRIMARY KEY (co_tipo_encam_interno)
+);
+
+CREATE TABLE tb_tipo_encam_odonto (
+    no_tipo_encam_odonto varchar(255) NOT NULL,
+    co_tipo_encam_odonto bigint,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_tipoencamodonto PRIMARY KEY (co_tipo_encam_odonto)
+);
+
+-- tb_tipo_endereco: inf: columns partly known
+CREATE TABLE tb_tipo_endereco (
+    co_tipo_endereco bigint, -- inf
+    no_tipo_endereco varchar(255), -- inf
+    CONSTRAINT pk_tipoendereco PRIMARY KEY (co_tipo_endereco)
+);
+
+CREATE TABLE tb_tipo_equipe (
+    co_seq_tipo_equipe bigint,
+    sg_tipo_equipe varchar(30) NOT NULL,
+    no_tipo_equipe varchar(200) NOT NULL,
+    sg_tipo_equipe_filtro varchar(30),
+    no_tipo_equipe_filtro varchar(200),
+    nu_ms varchar(4) NOT NULL,
+    ds_tp_equipe varchar(4),
+    CONSTRAINT pk_tipoequipe PRIMARY KEY (co_seq_tipo_equipe)
+);
+
+-- tb_tipo_escoamento_sanitar: inf: columns partly known
+CREATE TABLE tb_tipo_escoamento_sanitar (
+    co_tipo_escmento_sntar bigint, -- inf
+    CONSTRAINT pk_tipoescoamentosanitar PRIMARY KEY (co_tipo_escmento_sntar)
+);
+
+CREATE TABLE tb_tipo_exame (
+    co_tipo_exame bigint,
+    no_tipo_exame varchar(50) NOT NULL,
+    co_sexo bigint NOT NULL,
+    no_identificador varchar(30) NOT NULL,
+    CONSTRAINT pk_tipoexame PRIMARY KEY (co_tipo_exame)
+);
+
+CREATE TABLE tb_tipo_fornec_odonto (
+    no_tipo_fornec_odonto varchar(255) NOT NULL,
+    co_tipo_fornec_odonto bigint,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_tipofornecodonto PRIMARY KEY (co_tipo_fornec_odonto)
+);
+
+CREATE TABLE tb_tipo_glicemia (
+    co_tipo_glicemia bigint,
+    no_tipo_glicemia varchar(15) NOT NULL,
+    no_identificador varchar(30) NOT NULL,
+    CONSTRAINT pk_tipoglicemia PRIMARY KEY (co_tipo_glicemia)
+);
+
+CREATE TABLE tb_tipo_gravidez (
+    co_tipo_gravidez bigint,
+    no_tipo_gravidez varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tipogravidez PRIMARY KEY (co_tipo_gravidez)
+);
+
+CREATE TABLE tb_tipo_localidade (
+    co_tipo_localidade bigint,
+    no_tipo_localidade varchar(100) NOT NULL,
+    sg_tipo_localidade varchar(1) NOT NULL,
+    no_identificador varchar(30),
+    CONSTRAINT pk_tipolocalidade PRIMARY KEY (co_tipo_localidade)
+);
+
+CREATE TABLE tb_tipo_localizacao (
+    co_tipo_localizacao bigint, -- inf
+    ds_tipo_localizacao text, -- inf
+    CONSTRAINT pk_tipolocalizacao PRIMARY KEY (co_tipo_localizacao)
+);
+
+CREATE TABLE tb_tipo_logradouro (
+    co_tipo_logradouro bigint,
+    nu_dne varchar(3) NOT NULL,
+    no_tipo_logradouro varchar(144) NOT NULL,
+    no_tipo_logradouro_filtro varchar(144) NOT NULL,
+    co_tp_logradouro_cadsus varchar(3),
+    nu_frequencia bigint NOT NULL,
+    st_ativo integer,
+    CONSTRAINT pk_tipologradouro PRIMARY KEY (co_tipo_logradouro),
+    CONSTRAINT uk_tipologradouro_nudne UNIQUE (nu_dne)
+);
+
+-- tb_tipo_material_parede: inf: columns partly known
+CREATE TABLE tb_tipo_material_parede (
+    co_tipo_material_parede bigint, -- inf
+    CONSTRAINT pk_tipomaterialparede PRIMARY KEY (co_tipo_material_parede)
+);
+
+CREATE TABLE tb_tipo_opcao (
+    co_tipo_opcao bigint,
+    no_tipo_opcao varchar(25) NOT NULL,
+    no_identificador varchar(25) NOT NULL,
+    CONSTRAINT pk_tipoopcao PRIMARY KEY (co_tipo_opcao)
+);
+
+CREATE TABLE tb_tipo_origem_dado_transp (
+    co_seq_tipo_origem_dado_transp bigint,
+    no_tipo_origem_dado_transp varchar(50) NOT NULL,
+    CONSTRAINT pk_tipoorigemdadotransp PRIMARY KEY (co_seq_tipo_origem_dado_transp)
+);
+
+-- tb_tipo_origem_energia_eletric: inf: columns partly known
+CREATE TABLE tb_tipo_origem_energia_eletric (
+    co_tipo_origem_energia_eletric bigint, -- inf
+    CONSTRAINT pk_tipoorigemenergiaeletric PRIMARY KEY (co_tipo_origem_energia_eletric)
+);
+
+CREATE TABLE tb_tipo_paridade (
+    co_tipo_paridade bigint,
+    no_tipo_paridade varchar(100) NOT NULL,
+    sg_tipo_paridade varchar(1) NOT NULL,
+    CONSTRAINT pk_tipoparidade PRIMARY KEY (co_tipo_paridade)
+);
+
+-- tb_tipo_parte_bucal: inf: columns may be incomplete
+CREATE TABLE tb_tipo_parte_bucal (
+    co_tipo_parte_bucal bigint,
+    no_tipo_parte_bucal varchar(100) NOT NULL,
+    no_identificador varchar(100) NOT NULL,
+    CONSTRAINT pk_tipopartebucal PRIMARY KEY (co_tipo_parte_bucal)
+);
+
+-- tb_tipo_participacao_atend: inf: columns partly known
+CREATE TABLE tb_tipo_participacao_atend (
+    co_tipo_participacao_atend bigint, -- inf
+    CONSTRAINT pk_tipoparticipacaoatend PRIMARY KEY (co_tipo_participacao_atend)
+);
+
+CREATE TABLE tb_tipo_parto (
+    co_tipo_parto bigint,
+    no_tipo_parto varchar(15) NOT NULL,
+    no_identificador varchar(30) NOT NULL,
+    CONSTRAINT pk_tipoparto PRIMARY KEY (co_tipo_parto)
+);
+
+CREATE TABLE tb_tipo_pergunta (
+    co_tipo_pergunta bigint,
+    ds_tipo_pergunta varchar(255),
+    CONSTRAINT pk_tipopergunta PRIMARY KEY (co_tipo_pergunta)
+);
+
+-- tb_tipo_posse_terra: inf: columns partly known
+CREATE TABLE tb_tipo_posse_terra (
+    co_tipo_posse_terra bigint, -- inf
+    CONSTRAINT pk_tipoposseterra PRIMARY KEY (co_tipo_posse_terra)
+);
+
+-- tb_tipo_reacao_alergia: inf: columns partly known
+CREATE TABLE tb_tipo_reacao_alergia (
+    co_seq_tipo_reacao_alergia bigint, -- inf
+    no_tipo_reacao_alergia varchar(255), -- inf
+    CONSTRAINT pk_tiporeacaoalergia PRIMARY KEY (co_seq_tipo_reacao_alergia)
+);
+
+CREATE TABLE tb_tipo_receita (
+    co_tipo_receita bigint,
+    no_tipo_receita varchar(100) NOT NULL,
+    no_identificador varchar(100) NOT NULL,
+    CONSTRAINT pk_tiporeceita PRIMARY KEY (co_tipo_receita)
+);
+
+CREATE TABLE tb_tipo_registro (
+    co_tipo_registro bigint,
+    no_tipo_registro varchar(50) NOT NULL,
+    dt_competencia varchar(6) NOT NULL,
+    nu_ms varchar(2) NOT NULL,
+    CONSTRAINT pk_tiporegistro PRIMARY KEY (co_tipo_registro)
+);
+
+CREATE TABLE tb_tipo_registro_vacinacao (
+    co_tipo_registro_vacinacao bigint,
+    no_tipo_registro_vacinacao varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tiporegistrovacinacao PRIMARY KEY (co_tipo_registro_vacinacao)
+);
+
+CREATE TABLE tb_tipo_servico (
+    co_seq_tipo_servico bigint,
+    no_tipo_servico varchar(50) NOT NULL,
+    no_tipo_servico_filtro varchar(50),
+    st_interno integer NOT NULL,
+    co_localidade bigint,
+    CONSTRAINT pk_tiposervico PRIMARY KEY (co_seq_tipo_servico),
+    CONSTRAINT uk_tiposervico_colocalidade UNIQUE (co_localidade, no_tipo_servico)
+);
+
+-- tb_tipo_situacao_moradia: inf: columns partly known
+CREATE TABLE tb_tipo_situacao_moradia (
+    co_tipo_situacao_moradia bigint, -- inf
+    CONSTRAINT pk_tiposituacaomoradia PRIMARY KEY (co_tipo_situacao_moradia)
+);
+
+-- tb_tipo_terra: inf: columns partly known
+CREATE TABLE tb_tipo_terra (
+    co_tipo_terra bigint, -- inf
+    CONSTRAINT pk_tipoterra PRIMARY KEY (co_tipo_terra)
+);
+
+-- tb_tipo_topico_notificacao: inf: columns partly known
+CREATE TABLE tb_tipo_topico_notificacao (
+    co_tipo_topico bigint, -- inf
+    CONSTRAINT pk_tipotopiconotificacao PRIMARY KEY (co_tipo_topico)
+);
+
+CREATE TABLE tb_tipo_tratamento_agua (
+    co_tipo_tratamento_agua bigint, -- inf
+    ds_tipo_tratamento_agua text, -- inf
+    CONSTRAINT pk_tipotratamentoagua PRIMARY KEY (co_tipo_tratamento_agua)
+);
+
+CREATE TABLE tb_tipo_unidade_saude (
+    co_seq_tipo_unidade_saude bigint,
+    no_tipo_unidade_saude varchar(120) NOT NULL,
+    co_tipo_unidade_cnes bigint NOT NULL,
+    CONSTRAINT pk_tipounidadesaude PRIMARY KEY (co_seq_tipo_unidade_saude),
+    CONSTRAINT uk_tipounidadesaude_cotipounid UNIQUE (co_tipo_unidade_cnes)
+);
+
+CREATE TABLE tb_titulo_patente (
+    co_titulo_patente bigint,
+    nu_dne varchar(4) NOT NULL,
+    no_titulo_patente varchar(72) NOT NULL,
+    CONSTRAINT pk_titulopatente PRIMARY KEY (co_titulo_patente),
+    CONSTRAINT uk_titulopatente_nudne UNIQUE (nu_dne)
+);
+
+-- tb_token_redefinicao_senha: inf: columns may be incomplete
+CREATE TABLE tb_token_redefinicao_senha (
+    co_seq_token_redefinicao_senha bigint,
+    ds_token varchar(32),
+    st_ativo integer,
+    dt_registro timestamp,
+    dt_validade timestamp,
+    co_usuario bigint NOT NULL,
+    CONSTRAINT pk_tokenredefinicaosenha PRIMARY KEY (co_seq_token_redefinicao_senha)
+);
+
+-- tb_topico_notificacao: inf: columns partly known
+CREATE TABLE tb_topico_notificacao (
+    co_seq_topico_notificacao bigint, -- inf
+    dt_criacao timestamp,
+    CONSTRAINT pk_topiconotificacao PRIMARY KEY (co_seq_topico_notificacao)
+);
+
+CREATE TABLE tb_uf (
+    co_uf bigint,
+    co_pais bigint NOT NULL,
+    sg_uf varchar(2) NOT NULL,
+    nu_dne varchar(2) NOT NULL,
+    no_uf varchar(72) NOT NULL,
+    no_identificador varchar(2) NOT NULL,
+    CONSTRAINT pk_uf PRIMARY KEY (co_uf)
+);
+
+CREATE TABLE tb_unidade_medida (
+    co_unidade_medida bigint,
+    sg_unidade_medida varchar(25) NOT NULL,
+    no_unidade_medida_filtro varchar(100),
+    no_unidade_medida varchar(100) NOT NULL,
+    no_unidade_medida_plural varchar(100),
+    CONSTRAINT pk_unidademedida PRIMARY KEY (co_unidade_medida)
+);
+
+CREATE TABLE tb_unidade_medida_tempo (
+    co_unidade_medida_tempo bigint,
+    no_unidade_medida_tempo varchar(255) NOT NULL,
+    no_identificador varchar(255) NOT NULL,
+    CONSTRAINT pk_unidademedidatempo PRIMARY KEY (co_unidade_medida_tempo)
+);
+
+-- tb_unidade_saude: inf: columns may be incomplete
+CREATE TABLE tb_unidade_saude (
+    nu_licenca_funcionamento varchar(20),
+    tp_unidade_saude bigint,
+    co_seq_unidade_saude bigint,
+    nu_cnes varchar(20),
+    st_ativo integer,
+    nu_cnpj varchar(14),
+    no_unidade_saude varchar(255),
+    no_unidade_saude_filtro varchar(255),
+    nu_telefone_comercial varchar(255),
+    nu_telefone_comercial2 varchar(255),
+    nu_telefone_fax varchar(255),
+    ds_email varchar(255),
+    ds_cep varchar(8),
+    ds_complemento varchar(50),
+    ds_ponto_referencia varchar(100),
+    ds_logradouro varchar(150),
+    co_uf bigint,
+    co_localidade_endereco bigint,
+    nu_numero varchar(20),
+    st_sem_numero integer,
+    no_bairro varchar(255),
+    no_bairro_filtro varchar(255),
+    tp_logradouro bigint,
+    co_subtp_unidade_saude bigint,
+    CONSTRAINT pk_unidadesaude PRIMARY KEY (co_seq_unidade_saude)
+);
+
+-- tb_unidade_saude_unif_base: inf: columns partly known
+CREATE TABLE tb_unidade_saude_unif_base (
+    co_seq_unidade_saude_unif_base bigint, -- inf
+    nu_cnes varchar,
+    CONSTRAINT pk_unidadesaudeunifbase PRIMARY KEY (co_seq_unidade_saude_unif_base)
+);
+
+-- tb_unificacao_base: inf: columns partly known
+CREATE TABLE tb_unificacao_base (
+    co_seq_unificacao_base bigint, -- inf
+    CONSTRAINT pk_unificacaobase PRIMARY KEY (co_seq_unificacao_base)
+);
+
+-- tb_usuario: inf: columns may be incomplete
+CREATE TABLE tb_usuario (
+    co_seq_usuario bigint,
+    st_bloqueado integer NOT NULL,
+    ds_senha varchar(255),
+    co_ator bigint,
+    dt_ultima_atualizacao_senha date,
+    st_termo_uso integer,
+    st_forcar_troca_senha integer NOT NULL,
+    nr_tentativas_acesso integer NOT NULL,
+    ds_login varchar(255),
+    dt_envio_email_recuperar_senha timestamp,
+    st_visualizou_novidades integer,
+    st_pesquisa_respondida integer,
+    dt_primeiro_login_versao timestamp,
+    dt_pesquisa_respondida timestamp,
+    st_notificacao_novidades integer,
+    st_termo_teleinterconsulta integer,
+    CONSTRAINT pk_usuario PRIMARY KEY (co_seq_usuario),
+    CONSTRAINT uk_usuario_dslogin UNIQUE (ds_login)
+);
+
+-- tb_vacinacao: inf: columns may be incomplete
+CREATE TABLE tb_vacinacao (
+    co_seq_vacinacao bigint,
+    st_gestante integer,
+    st_puerpera integer,
+    st_viajante integer,
+    st_comunicante_hanseniase integer,
+    co_atend_prof bigint,
+    co_prontuario bigint,
+    no_condicao_maternal varchar(255), -- inf
+    CONSTRAINT pk_vacinacao PRIMARY KEY (co_seq_vacinacao)
+);
+
+CREATE TABLE tb_via_adm_vacina (
+    co_via_adm_vacina bigint,
+    no_via_adm_vacina varchar(255),
+    CONSTRAINT pk_viaadmvacina PRIMARY KEY (co_via_adm_vacina)
+);
+
+-- tb_videochamada: inf: columns partly known
+CREATE TABLE tb_videochamada (
+    co_seq_videochamada bigint, -- inf
+    CONSTRAINT pk_videochamada PRIMARY KEY (co_seq_videochamada)
+);
+
+-- tb_vinculacao_equipes: inf: columns partly known
+CREATE TABLE tb_vinculacao_equipes (
+    co_seq_vinculacao_equipes bigint, -- inf
+    co_equipe_principal bigint, -- inf
+    CONSTRAINT pk_vinculacaoequipes PRIMARY KEY (co_seq_vinculacao_equipes)
+);
+
+-- tb_vinculacao_servico: inf: columns partly known
+CREATE TABLE tb_vinculacao_servico (
+    co_seq_vinculacao_servico bigint, -- inf
+    co_estabelecimento_referencia bigint,
+    CONSTRAINT pk_vinculacaoservico PRIMARY KEY (co_seq_vinculacao_servico)
+);
+
+CREATE TABLE tb_visibilidade_lembrete (
+    co_visibilidade_lembrete bigint,
+    no_visibilidade_lembrete varchar(30) NOT NULL,
+    no_identificador varchar(30) NOT NULL,
+    CONSTRAINT pk_visibilidadelembrete PRIMARY KEY (co_visibilidade_lembrete)
+);
+
+-- tb_visita_domiciliar_acs: inf: columns partly known
+CREATE TABLE tb_visita_domiciliar_acs (
+    co_seq_visita_domiciliar_acs bigint, -- inf
+    ds_anotacao text, -- inf
+    co_unico_visita_domiciliar varchar(96), -- inf
+    co_tipo_visita bigint, -- inf
+    co_cidadao bigint, -- inf
+    dt_visita timestamp, -- inf
+    CONSTRAINT pk_visitadomiciliaracs PRIMARY KEY (co_seq_visita_domiciliar_acs)
+);
+
+CREATE TABLE tl_acesso (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_perfil bigint,
+    nu_obrigacao integer,
+    co_recurso bigint,
+    nu_acao integer,
+    co_seq_acesso bigint,
+    CONSTRAINT pk_tlacesso PRIMARY KEY (co_revisao, co_seq_acesso)
+);
+
+CREATE TABLE tl_ad_cidadao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_ad_cidadao bigint,
+    co_equipe bigint,
+    dt_admissao timestamp,
+    co_ad_modalidade bigint,
+    co_ad_origem bigint,
+    co_cid10_principal bigint,
+    co_cid10_causa_associada bigint,
+    co_ad_destino bigint,
+    dt_saida timestamp,
+    dt_ultima_visita timestamp,
+    dt_proxima_visita timestamp,
+    qt_referencia bigint,
+    co_prontuario bigint,
+    no_especificacao_origem varchar(255),
+    co_cid10_secundario_2 bigint,
+    dt_reg_obito timestamp,
+    st_cidadao_sincronizado integer,
+    st_dt_saida_restaurada integer,
+    st_dt_saida_futura integer,
+    nu_documento_obito varchar(16),
+    co_unico_ad_cidadao_obito bigint,
+    co_unico_ad_cidadao bigint,
+    CONSTRAINT pk_tladcidadao PRIMARY KEY (co_revisao, co_seq_ad_cidadao)
+);
+
+CREATE TABLE tl_ad_cidadao_historico (
+    co_revisao bigint,
+    co_seq_ad_cidadao_historico bigint,
+    co_unico_ad_cidadao bigint,
+    co_ad_modalidade bigint,
+    co_prof bigint,
+    dt_registro timestamp,
+    co_tipo_revisao smallint,
+    co_lotacao bigint,
+    CONSTRAINT pk_tladcidadaohistorico PRIMARY KEY (co_revisao, co_seq_ad_cidadao_historico)
+);
+
+CREATE TABLE tl_ad_questao (
+    co_seq_ad_questao bigint,
+    ds_ad_questao varchar(255),
+    co_ad_cidadao bigint,
+    st_ad_questao bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    nu_ordem integer,
+    co_situacao_presente bigint,
+    co_unico_ad_questao bigint,
+    CONSTRAINT pk_tladquestao PRIMARY KEY (co_revisao, co_seq_ad_questao)
+);
+
+CREATE TABLE tl_ad_resposta (
+    co_seq_ad_resposta bigint,
+    co_unico_ad_questao bigint,
+    st_ad_resposta bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof_ad bigint,
+    CONSTRAINT pk_tladresposta PRIMARY KEY (co_revisao, co_seq_ad_resposta)
+);
+
+CREATE TABLE tl_ad_tipo_elegivel (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_ad_tipo_elegivel bigint,
+    no_ad_tipo_elegivel varchar(100),
+    no_identificador varchar(100),
+    CONSTRAINT pk_tladtipoelegivel PRIMARY KEY (co_revisao, co_ad_tipo_elegivel)
+);
+
+CREATE TABLE tl_ad_tipo_inelegivel (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_ad_tipo_inelegivel bigint,
+    no_ad_tipo_inelegivel varchar(150),
+    no_identificador varchar(150),
+    CONSTRAINT pk_tladtipoinelegivel PRIMARY KEY (co_revisao, co_ad_tipo_inelegivel)
+);
+
+CREATE TABLE tl_adm_geral (
+    co_ator_papel bigint,
+    co_tipo_revisao smallint,
+    co_revisao bigint,
+    st_ativo integer,
+    st_instalacao_terminada integer,
+    CONSTRAINT pk_tladmgeral PRIMARY KEY (co_revisao, co_ator_papel)
+);
+
+CREATE TABLE tl_adm_municipal (
+    co_ator_papel bigint,
+    co_localidade bigint,
+    co_tipo_revisao smallint,
+    co_revisao bigint,
+    st_ativo integer,
+    ds_autorizacao varchar(225),
+    st_instalacao_terminada integer,
+    CONSTRAINT pk_tladmmunicipal PRIMARY KEY (co_revisao, co_ator_papel)
+);
+
+CREATE TABLE tl_adm_municipal_centralizador (
+    co_ator_papel bigint,
+    co_localidade bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tladmmunicipalcentralizador PRIMARY KEY (co_revisao, co_ator_papel)
+);
+
+CREATE TABLE tl_agendado (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_agendado bigint,
+    dt_agendado timestamp,
+    hr_inicial_agendado timestamp,
+    ds_observacao varchar(400),
+    st_agendado bigint,
+    tp_agendamento bigint,
+    co_lotacao_agendada bigint,
+    co_motivo_reserva bigint,
+    ds_outro_motivo_reserva varchar(600),
+    co_origem bigint,
+    co_prontuario bigint,
+    co_lotacao_criadora bigint,
+    dt_criacao timestamp,
+    uuid_agendamento varchar(36),
+    dt_ultima_tentativa_envio timestamp,
+    st_sincronizacao varchar(48),
+    ds_ultima_tentativa text,
+    st_cidadao_agendamento_online varchar(48),
+    st_fora_ubs integer,
+    co_local_atend bigint,
+    CONSTRAINT pk_tlagendado PRIMARY KEY (co_revisao, co_seq_agendado)
+);
+
+CREATE TABLE tl_alergia (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_alergia bigint,
+    co_categoria_agente_causador bigint,
+    no_substancia_especifica varchar(300),
+    no_substancia_especifica_filtr varchar(300),
+    co_ultima_alergia_evolucao bigint,
+    co_prontuario bigint,
+    co_unico_alergia bigint,
+    CONSTRAINT pk_tlalergia PRIMARY KEY (co_revisao, co_seq_alergia)
+);
+
+CREATE TABLE tl_alergia_evolucao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_alergia_evolucao bigint,
+    co_unico_alergia bigint,
+    no_manifestacoes varchar(800),
+    dt_instalacao date,
+    st_alergia_avaliada integer,
+    co_criticidade_alergia bigint,
+    no_evolucao varchar(800),
+    co_atend_prof bigint,
+    CONSTRAINT pk_tlalergiaevolucao PRIMARY KEY (co_revisao, co_seq_alergia_evolucao)
+);
+
+-- tl_antecedente: inf: columns may be incomplete
+CREATE TABLE tl_antecedente (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_prontuario bigint,
+    ds_cirurgia varchar(400),
+    ds_internacao varchar(400),
+    ds_alergia_medicamento varchar(400),
+    ds_observacao varchar(400),
+    ds_aborto varchar(255),
+    ds_parto varchar(255),
+    qt_aborto varchar(255),
+    ds_natimorto varchar(255),
+    ds_recem_nascido varchar(255),
+    ds_cesaria varchar(255),
+    ds_parto_domiciliar varchar(255),
+    ds_filho_vivo varchar(255),
+    ds_obito_antes_primeira_semana varchar(255),
+    ds_gestacao varchar(255),
+    ds_parto_vaginal varchar(255),
+    ds_obito_apos_primeira_semana varchar(255),
+    dt_ultimo_parto timestamp,
+    qt_recem_nascido_acima varchar(255),
+    qt_nascidos_vivos varchar(255),
+    st_parto_menos_de_um_ano integer,
+    dt_ultima_atualizacao_pessoal timestamp,
+    dt_ultima_atualizacao_gestacnl timestamp,
+    nu_peso varchar(255),
+    nu_altura varchar(255),
+    nu_perimetro_cefalico varchar(255),
+    nu_apgar_um varchar(255),
+    nu_apgar_cinco varchar(255),
+    nu_apgar_dez varchar(255),
+    tp_gravidez varchar(255),
+    tp_parto varchar(255),
+    nu_ig_semanas varchar(255),
+    nu_ig_dias varchar(255),
+    dt_ultima_atualizacao_puericu timestamp,
+    CONSTRAINT pk_tlantecedente PRIMARY KEY (co_revisao, co_prontuario)
+);
+
+CREATE TABLE tl_antecedente_ciap (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_prontuario bigint,
+    co_ciap bigint,
+    CONSTRAINT pk_tlantecedenteciap PRIMARY KEY (co_revisao, co_prontuario, co_ciap)
+);
+
+CREATE TABLE tl_antecedente_historico (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_antecedente_historico bigint,
+    co_atend_prof bigint,
+    CONSTRAINT pk_tlantecedentehistorico PRIMARY KEY (co_revisao, co_seq_antecedente_historico)
+);
+
+CREATE TABLE tl_antecedente_item (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_antecedente_item bigint,
+    co_antecedente_historico bigint,
+    ds_valor_item varchar(255),
+    st_valor_item integer,
+    tp_antecedente_item bigint,
+    CONSTRAINT pk_tlantecedenteitem PRIMARY KEY (co_revisao, co_seq_antecedente_item)
+);
+
+CREATE TABLE tl_antecedente_tipo_item (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_antecedente_tipo_item bigint,
+    no_antecedente_tipo_item varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlantecedentetipoitem PRIMARY KEY (co_revisao, co_antecedente_tipo_item)
+);
+
+CREATE TABLE tl_aplicacao_medicamento (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_aplicacao_medicamento bigint,
+    no_aplicacao_medicamento varchar(100),
+    no_aplicacao_med_filtro varchar(100),
+    nu_frequencia_instalacao integer,
+    CONSTRAINT pk_tlaplicacaomedicamento PRIMARY KEY (co_revisao, co_aplicacao_medicamento)
+);
+
+CREATE TABLE tl_arcada (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_parte_bucal bigint,
+    CONSTRAINT pk_tlarcada PRIMARY KEY (co_revisao, co_parte_bucal)
+);
+
+CREATE TABLE tl_atend (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_atend bigint,
+    dt_fim timestamp,
+    dt_inicio timestamp,
+    qt_referencia bigint,
+    st_atend bigint,
+    co_agendado bigint,
+    co_lotacao bigint,
+    co_classificacao_risco bigint,
+    co_prontuario bigint,
+    co_unidade_saude bigint,
+    co_atend_prof bigint,
+    no_tipo_atend varchar(255),
+    dt_encaminhamento timestamp,
+    st_fechado_automaticamente integer,
+    nu_lotacao_anterior bigint,
+    co_unico_atend varchar(96),
+    tp_local_atend bigint,
+    st_registro_tardio integer,
+    no_justificativa_reg_tardio varchar(50),
+    dt_criacao_registro timestamp,
+    dt_ultima_alteracao_status timestamp,
+    co_equipe bigint,
+    CONSTRAINT pk_tlatend PRIMARY KEY (co_revisao, co_seq_atend)
+);
+
+CREATE TABLE tl_atend_proced (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_atend_proced bigint,
+    st_obrigatorio integer,
+    co_atend_prof bigint,
+    co_proced bigint,
+    co_cid10_principal bigint,
+    st_automatico integer,
+    CONSTRAINT pk_tlatendproced PRIMARY KEY (co_revisao, co_seq_atend_proced)
+);
+
+CREATE TABLE tl_atend_prof (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_atend_prof bigint,
+    dt_fim timestamp,
+    dt_inicio timestamp,
+    co_atend bigint,
+    co_atend_prof_tipo_encam_intrn bigint,
+    co_lotacao bigint,
+    tp_atend_prof bigint,
+    st_atend_prof bigint,
+    st_atend_enviado integer,
+    co_unico_ad_cidadao bigint,
+    co_classificacao_risco bigint,
+    co_unico_atend_prof varchar(96),
+    tp_atend bigint,
+    nu_conselho_classe varchar(100),
+    co_uf_emissora_conselho_classe bigint,
+    co_conselho_classe bigint,
+    ds_versao_ficha varchar(30),
+    co_racionalidade_saude bigint,
+    co_lotacao_atend_compartilhado bigint,
+    st_registro_historico integer,
+    nu_revisao integer,
+    st_cancelado integer,
+    CONSTRAINT pk_tlatendprof PRIMARY KEY (co_revisao, co_seq_atend_prof)
+);
+
+CREATE TABLE tl_atend_prof_ad (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof_ad bigint,
+    st_elegivel integer,
+    co_ad_origem bigint,
+    co_ad_modalidade bigint,
+    co_ad_destino bigint,
+    co_ad_tipo_elegivel bigint,
+    nu_serial_aplicativo varchar(100),
+    ds_fabricante_dispositivo varchar(100),
+    ds_modelo_dispositivo varchar(100),
+    co_cid10_principal bigint,
+    co_cid10_secundario_1 bigint,
+    co_cid10_secundario_2 bigint,
+    nu_cns_cuidador varchar(16),
+    no_cuidador varchar(255),
+    tp_cds_cuidador bigint,
+    dt_nascimento_cuidador date,
+    nu_cpf_cuidador varchar(11),
+    CONSTRAINT pk_tlatendprofad PRIMARY KEY (co_revisao, co_atend_prof_ad)
+);
+
+CREATE TABLE tl_atend_prof_ad_qst (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_atend_prof_ad_qst bigint,
+    ds_atend_prof_ad_qst varchar(100),
+    st_atend_prof_ad_qst integer,
+    nu_ordem integer,
+    co_atend_prof_ad bigint,
+    co_situacao_presente bigint,
+    CONSTRAINT pk_tlatendprofadqst PRIMARY KEY (co_revisao, co_seq_atend_prof_ad_qst)
+);
+
+CREATE TABLE tl_atend_prof_ad_tipo_inelegvl (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof_ad bigint,
+    tp_ad_inelegivel bigint,
+    CONSTRAINT pk_tlatendprofadtipoinelegvl PRIMARY KEY (co_revisao, co_atend_prof_ad, tp_ad_inelegivel)
+);
+
+CREATE TABLE tl_atend_prof_conduta (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof bigint,
+    tp_cds_conduta bigint,
+    CONSTRAINT pk_tlatendprofconduta PRIMARY KEY (co_revisao, co_atend_prof, tp_cds_conduta)
+);
+
+-- tl_atend_prof_odonto: inf: columns may be incomplete
+CREATE TABLE tl_atend_prof_odonto (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof_odonto bigint,
+    tp_consulta_odonto bigint,
+    CONSTRAINT pk_tlatendprofodonto PRIMARY KEY (co_revisao, co_atend_prof_odonto)
+);
+
+CREATE TABLE tl_atend_prof_odonto_tipo_encm (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof_odonto bigint,
+    tp_encam_odonto bigint,
+    CONSTRAINT pk_tlatendprofodontotipoencm PRIMARY KEY (co_revisao, co_atend_prof_odonto, tp_encam_odonto)
+);
+
+CREATE TABLE tl_atend_prof_odonto_tipo_frnc (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof_odonto bigint,
+    tp_fornecimento_odonto bigint,
+    CONSTRAINT pk_tlatendprofodontotipofrnc PRIMARY KEY (co_revisao, co_atend_prof_odonto, tp_fornecimento_odonto)
+);
+
+CREATE TABLE tl_atend_prof_pic (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_pic bigint,
+    co_atend_prof bigint,
+    CONSTRAINT pk_tlatendprofpic PRIMARY KEY (co_revisao, co_atend_prof, co_cds_pic)
+);
+
+CREATE TABLE tl_atend_prof_pre_natal (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof_pre_natal bigint,
+    co_unico_pre_natal bigint,
+    tp_edema bigint,
+    st_gravidez_planejada integer,
+    st_movimentacao_fetal integer,
+    CONSTRAINT pk_tlatendprofprenatal PRIMARY KEY (co_revisao, co_atend_prof_pre_natal)
+);
+
+CREATE TABLE tl_atend_prof_puericultura (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof_puericultura bigint,
+    tp_aleitamento_materno bigint,
+    CONSTRAINT pk_tlatendprofpuericultura PRIMARY KEY (co_revisao, co_atend_prof_puericultura)
+);
+
+CREATE TABLE tl_atend_prof_tipo_encam_intrn (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_atend_prof_tipo_enc_int bigint,
+    co_agendado bigint,
+    co_atend bigint,
+    co_lotacao bigint,
+    tp_encam_interno bigint,
+    st_agendado integer,
+    CONSTRAINT pk_tlatendproftipoencamintrn PRIMARY KEY (co_revisao, co_seq_atend_prof_tipo_enc_int)
+);
+
+CREATE TABLE tl_atend_tipo_servico (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    tp_servico bigint,
+    co_atend bigint,
+    CONSTRAINT pk_tlatendtiposervico PRIMARY KEY (co_revisao, co_atend, tp_servico)
+);
+
+-- tl_atestado: inf: columns may be incomplete
+CREATE TABLE tl_atestado (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_atestado bigint,
+    dt_atestado timestamp,
+    ds_atestado text,
+    st_impresso integer,
+    co_atend_prof bigint,
+    co_prontuario bigint,
+    im_qrcode_atestado text,
+    CONSTRAINT pk_tlatestado PRIMARY KEY (co_revisao, co_seq_atestado)
+);
+
+CREATE TABLE tl_ativ_col_grupo (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_ativ_col_grupo bigint,
+    co_unico_ficha varchar(96),
+    st_ficha varchar(32),
+    co_grupo bigint,
+    dt_atualizacao timestamp,
+    CONSTRAINT pk_tlativcolgrupo PRIMARY KEY (co_seq_ativ_col_grupo, co_revisao)
+);
+
+CREATE TABLE tl_ator (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_ator bigint,
+    CONSTRAINT pk_tlator PRIMARY KEY (co_revisao, co_seq_ator)
+);
+
+CREATE TABLE tl_ator_papel (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_ator_papel bigint,
+    co_ator bigint,
+    qt_referencia bigint,
+    no_tipo_ator_papel varchar(100),
+    tp_perfil bigint,
+    CONSTRAINT pk_tlatorpapel PRIMARY KEY (co_revisao, co_seq_ator_papel)
+);
+
+CREATE TABLE tl_ator_papel_perfil (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_ator_papel bigint,
+    co_perfil bigint,
+    CONSTRAINT pk_tlatorpapelperfil PRIMARY KEY (co_revisao, co_ator_papel, co_perfil)
+);
+
+CREATE TABLE tl_atributo_complem (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atributo_complem bigint,
+    no_atributo_complem varchar(255),
+    dt_competencia varchar(6),
+    nu_ms varchar(3),
+    CONSTRAINT pk_tlatributocomplem PRIMARY KEY (co_revisao, co_atributo_complem)
+);
+
+CREATE TABLE tl_bairro (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_bairro bigint,
+    co_localidade bigint,
+    nu_dne varchar(8),
+    no_bairro varchar(144),
+    no_bairro_filtro varchar(144),
+    CONSTRAINT pk_tlbairro PRIMARY KEY (co_revisao, co_bairro)
+);
+
+CREATE TABLE tl_cbo_atend (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cbo bigint,
+    qt_tempo_consulta integer,
+    co_localidade bigint,
+    co_seq_cbo_atend bigint,
+    st_disponivel_lotacao integer,
+    CONSTRAINT pk_tlcboatend PRIMARY KEY (co_revisao, co_seq_cbo_atend)
+);
+
+CREATE TABLE tl_cds_aleitamento_materno (
+    co_cds_aleitamento_materno bigint,
+    no_cds_aleitamento_materno varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsaleitamentomaterno PRIMARY KEY (co_revisao, co_cds_aleitamento_materno)
+);
+
+CREATE TABLE tl_cds_atend_dom_proced (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_atend_domiciliar bigint,
+    co_proced bigint,
+    CONSTRAINT pk_tlcdsatenddomproced PRIMARY KEY (co_revisao, co_cds_atend_domiciliar, co_proced)
+);
+
+CREATE TABLE tl_cds_atend_dom_situacao_pres (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_atend_domiciliar bigint,
+    co_cds_situacao_presente bigint,
+    CONSTRAINT pk_tlcdsatenddomsituacaopres PRIMARY KEY (co_revisao, co_cds_atend_domiciliar, co_cds_situacao_presente)
+);
+
+CREATE TABLE tl_cds_atend_domiciliar (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cds_atend_domiciliar bigint,
+    co_cds_ficha_atend_domiciliar bigint,
+    co_cds_turno bigint,
+    nu_cartao_sus varchar(255),
+    dt_nascimento timestamp,
+    co_sexo bigint,
+    co_local_atend bigint,
+    co_ad_modalidade bigint,
+    tp_atend_v20 bigint,
+    co_cid10 bigint,
+    co_ciap bigint,
+    co_ad_destino_v20 bigint,
+    st_inicio_acompanhamento_obito integer,
+    co_ad_destino bigint,
+    tp_atend bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_tlcdsatenddomiciliar PRIMARY KEY (co_revisao, co_seq_cds_atend_domiciliar)
+);
+
+-- tl_cds_atend_individual: inf: columns may be incomplete
+CREATE TABLE tl_cds_atend_individual (
+    co_seq_cds_atend_individual bigint,
+    co_cds_ficha_atend_individual bigint,
+    co_prontuario bigint,
+    nu_cartao_sus varchar(255),
+    nu_prontuario varchar(255),
+    dt_nascimento timestamp,
+    co_local_atend bigint,
+    co_cds_aleitamento_materno bigint,
+    dt_ultima_menstruacao timestamp,
+    co_cds_pic bigint,
+    co_cid10 bigint,
+    st_ficou_observacao integer,
+    st_vacina_em_dia integer,
+    nu_idade_gestacional integer,
+    co_ad_modalidade bigint,
+    nu_peso double precision,
+    nu_altura double precision,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_sexo bigint,
+    tp_atend bigint,
+    co_cds_turno bigint,
+    st_gravidez_planejada integer,
+    qt_gestacao_previa integer,
+    qt_parto integer,
+    co_racionalidade_saude bigint,
+    nu_perimetro_cefalico numeric(19,4),
+    co_cid10_2 bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_tlcdsatendindividual PRIMARY KEY (co_revisao, co_seq_cds_atend_individual)
+);
+
+CREATE TABLE tl_cds_atend_individual_ciap (
+    co_cds_atend_individual bigint,
+    co_ciap bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsatendindividualciap PRIMARY KEY (co_revisao, co_cds_atend_individual, co_ciap)
+);
+
+CREATE TABLE tl_cds_atend_individual_condut (
+    co_cds_atend_individual bigint,
+    tp_cds_conduta bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsatendindividualcondut PRIMARY KEY (co_revisao, co_cds_atend_individual, tp_cds_conduta)
+);
+
+CREATE TABLE tl_cds_atend_individual_nasf (
+    co_cds_atend_individual bigint,
+    tp_cds_atend_nasf bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsatendindividualnasf PRIMARY KEY (co_revisao, co_cds_atend_individual, tp_cds_atend_nasf)
+);
+
+CREATE TABLE tl_cds_atend_odont_tip_vig_buc (
+    co_cds_atend_odonto bigint,
+    tp_cds_vig_saude_bucal bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsatendodonttipvigbuc PRIMARY KEY (co_revisao, co_cds_atend_odonto, tp_cds_vig_saude_bucal)
+);
+
+-- tl_cds_atend_odonto: inf: columns may be incomplete
+CREATE TABLE tl_cds_atend_odonto (
+    co_seq_cds_atend_odonto bigint,
+    co_local_atend bigint,
+    co_cds_ficha_atend_odonto bigint,
+    dt_nascimento timestamp,
+    nu_cartao_sus varchar(255),
+    nu_prontuario varchar(255),
+    st_necessidade_especial integer,
+    st_gestante integer,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_sexo bigint,
+    tp_atend bigint,
+    co_cds_turno bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_tlcdsatendodonto PRIMARY KEY (co_revisao, co_seq_cds_atend_odonto)
+);
+
+CREATE TABLE tl_cds_atend_odonto_tipo_cnslt (
+    co_cds_atend_odonto bigint,
+    tp_consulta_odonto bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsatendodontotipocnslt PRIMARY KEY (co_revisao, co_cds_atend_odonto, tp_consulta_odonto)
+);
+
+CREATE TABLE tl_cds_atend_odonto_tipo_encam (
+    co_cds_atend_odonto bigint,
+    tp_encam_odonto bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsatendodontotipoencam PRIMARY KEY (co_revisao, co_cds_atend_odonto, tp_encam_odonto)
+);
+
+CREATE TABLE tl_cds_atend_odonto_tipo_fornc (
+    co_cds_atend_odonto bigint,
+    tp_fornecimento_odonto bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsatendodontotipofornc PRIMARY KEY (co_revisao, co_cds_atend_odonto, tp_fornecimento_odonto)
+);
+
+CREATE TABLE tl_cds_ativ_col_participante (
+    co_seq_cds_ativ_col_participnt bigint,
+    co_cds_ficha_ativ_col bigint,
+    nu_cartao_sus varchar(225),
+    dt_nascimento timestamp,
+    st_avaliacao_alterada integer,
+    nu_peso double precision,
+    nu_altura double precision,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    st_cessou_habito_fumar integer,
+    st_abandonou_grupo integer,
+    co_sexo bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_tlcdsativcolparticipante PRIMARY KEY (co_revisao, co_seq_cds_ativ_col_participnt)
+);
+
+CREATE TABLE tl_cds_ativ_col_pratica (
+    co_cds_ativ_col_pratica bigint,
+    no_cds_ativ_col_pratica varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdsativcolpratica PRIMARY KEY (co_revisao, co_cds_ativ_col_pratica)
+);
+
+CREATE TABLE tl_cds_ativ_col_publico_alvo (
+    co_cds_ativ_col_publico_alvo bigint,
+    no_cds_ativ_col_publico_alvo varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdsativcolpublicoalvo PRIMARY KEY (co_revisao, co_cds_ativ_col_publico_alvo)
+);
+
+CREATE TABLE tl_cds_ativ_col_tema (
+    co_cds_ativ_col_tema bigint,
+    no_cds_ativ_col_tema varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdsativcoltema PRIMARY KEY (co_revisao, co_cds_ativ_col_tema)
+);
+
+CREATE TABLE tl_cds_aval_eleg_ad_tipo_inelg (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_aval_elegibilidade bigint,
+    tp_ad_inelegivel bigint
+);
+
+CREATE TABLE tl_cds_aval_eleg_cds_situc_prs (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_aval_elegibilidade bigint,
+    tp_cds_situacao_presente bigint
+);
+
+CREATE TABLE tl_cds_aval_elegibilidade (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cds_aval_elegibilidade bigint,
+    co_cds_prof_cadastrante bigint,
+    co_ad_modalidade bigint,
+    co_ad_origem bigint,
+    tp_ad_elegivel bigint,
+    co_cid10_principal bigint,
+    co_cid10_segundo bigint,
+    co_cid10_terceiro bigint,
+    co_localidade_cidadao bigint,
+    co_localidade_cidadao_nasc bigint,
+    co_localidade_origem bigint,
+    co_nacionalidade bigint,
+    co_raca_cor bigint,
+    co_sexo bigint,
+    tp_logradouro bigint,
+    co_uf bigint,
+    co_unico_ficha varchar(96),
+    ds_complemento varchar(256),
+    ds_email_cidadao varchar(255),
+    dt_aval_elegibilidade timestamp,
+    dt_nascimento timestamp,
+    no_bairro varchar(256),
+    no_cidadao varchar(255),
+    no_logradouro varchar(256),
+    no_mae_cidadao varchar(255),
+    no_social_cidadao varchar(255),
+    nu_cep varchar(8),
+    nu_cns_cidadao varchar(255),
+    nu_domicilio varchar(255),
+    nu_fone_referencia varchar(255),
+    nu_fone_residencia varchar(255),
+    nu_nis_pis_pasep varchar(255),
+    nu_prontuario varchar(36),
+    st_desconhece_nome_mae integer,
+    st_ficha integer,
+    st_sem_numero integer,
+    tp_cds_origem bigint,
+    tp_cds_cuidador bigint,
+    ds_versao_ficha varchar(30),
+    co_cds_turno bigint,
+    co_pais bigint,
+    co_etnia bigint,
+    no_pai_cidadao varchar(255),
+    st_desconhece_nome_pai integer,
+    dt_naturalizacao timestamp,
+    ds_portaria_naturalizacao varchar(60),
+    dt_entrada_brasil timestamp,
+    nu_cns_cuidador varchar(15),
+    co_cds_prof_at_compartilhado bigint,
+    ds_ponto_referencia varchar(255),
+    co_ad_procedencia bigint,
+    nu_cpf_cidadao varchar(11),
+    nu_cpf_cuidador varchar(11),
+    CONSTRAINT pk_tlcdsavalelegibilidade PRIMARY KEY (co_revisao, co_seq_cds_aval_elegibilidade)
+);
+
+-- tl_cds_cad_domiciliar: inf: columns may be incomplete
+CREATE TABLE tl_cds_cad_domiciliar (
+    co_cds_prof_cadastrante bigint,
+    co_seq_cds_cad_domiciliar bigint,
+    co_unico_ficha varchar(96),
+    ds_rg_recusa_cad varchar(255),
+    dt_cad_domiciliar timestamp,
+    st_ficha integer,
+    st_recusa_cad integer,
+    tp_cds_origem bigint,
+    no_bairro varchar(256),
+    nu_cep varchar(255),
+    ds_complemento varchar(256),
+    nu_fone_referencia varchar(255),
+    nu_fone_residencia varchar(255),
+    no_logradouro varchar(256),
+    nu_domicilio varchar(255),
+    co_municipio bigint,
+    tp_logradouro bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_localidade_origem bigint,
+    co_uf bigint,
+    no_logradouro_filtro varchar(256),
+    st_atualizacao integer,
+    co_unico_domicilio varchar(96),
+    st_sem_numero integer,
+    st_versao_atual integer,
+    ds_versao_ficha varchar(30),
+    ds_ponto_referencia varchar(255),
+    no_instituicao_permanencia varchar(255),
+    st_outros_prof_vinculados integer,
+    no_responsavel_tecnico varchar(255),
+    nu_cns_responsavel_tecnico varchar(15),
+    no_cargo_instituicao varchar(255),
+    nu_fone_responsavel_tecnico varchar(255),
+    tp_cds_imovel bigint,
+    nu_micro_area varchar(3),
+    st_fora_area integer,
+    ds_complemento_filtro varchar(255),
+    st_gerado_automaticamente integer,
+    nu_latitude double precision,
+    nu_longitude double precision,
+    CONSTRAINT pk_tlcdscaddomiciliar PRIMARY KEY (co_revisao, co_seq_cds_cad_domiciliar)
+);
+
+CREATE TABLE tl_cds_cad_individual (
+    co_cbo bigint,
+    co_municipio bigint,
+    co_pais bigint,
+    co_cds_prof_cadastrante bigint,
+    co_seq_cds_cad_individual bigint,
+    co_unico_ficha varchar(96),
+    co_unidade_saude bigint,
+    ds_rg_recusa_cad varchar(255),
+    dt_cad_individual timestamp,
+    dt_nascimento_responsavel timestamp,
+    nu_cartao_sus_responsavel varchar(255),
+    nu_pis_pasep varchar(255),
+    st_ficha integer,
+    st_recusa_cad integer,
+    st_responsavel_familiar integer,
+    tp_cds_origem bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_localidade_origem bigint,
+    nu_cns_cidadao varchar(255),
+    no_cidadao varchar(255),
+    no_social_cidadao varchar(255),
+    dt_nascimento timestamp,
+    co_raca_cor bigint,
+    co_sexo bigint,
+    no_mae_cidadao varchar(255),
+    st_desconhece_nome_mae integer,
+    co_nacionalidade bigint,
+    nu_celular_cidadao varchar(255),
+    ds_email_cidadao varchar(255),
+    st_atualizacao integer,
+    co_unico_ficha_origem varchar(96),
+    st_versao_atual integer,
+    co_unico_grupo varchar(44),
+    no_cidadao_filtro varchar(600),
+    ds_versao_ficha varchar(30),
+    co_etnia bigint,
+    no_pai_cidadao varchar(255),
+    st_desconhece_nome_pai integer,
+    dt_naturalizacao timestamp,
+    ds_portaria_naturalizacao varchar(60),
+    dt_entrada_brasil timestamp,
+    dt_obito timestamp,
+    nu_declaracao_obito varchar(9),
+    nu_micro_area varchar(3),
+    st_fora_area integer,
+    st_ficha_inativa integer,
+    st_gerado_automaticamente integer,
+    nu_cpf_cidadao varchar(11),
+    nu_cpf_responsavel varchar(11),
+    st_erro_inativacao integer,
+    CONSTRAINT pk_tlcdscadindividual PRIMARY KEY (co_revisao, co_seq_cds_cad_individual)
+);
+
+CREATE TABLE tl_cds_cidadao_resposta (
+    co_cds_cad_individual bigint,
+    co_pergunta bigint,
+    co_pergunta_detalhe bigint,
+    st_resposta integer,
+    co_seq_cds_cidadao_resposta bigint,
+    ds_resposta varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdscidadaoresposta PRIMARY KEY (co_revisao, co_seq_cds_cidadao_resposta)
+);
+
+CREATE TABLE tl_cds_domicilio (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cds_domicilio bigint,
+    tp_logradouro bigint,
+    ds_complemento varchar(256),
+    co_municipio bigint,
+    no_logradouro varchar(256),
+    no_bairro varchar(256),
+    ds_cep varchar(8),
+    nu_fone_referencia varchar(255),
+    nu_fone_residencia varchar(255),
+    nu_domicilio varchar(255),
+    co_unico_domicilio varchar(96),
+    dt_ultima_atualizacao timestamp,
+    qt_referencia bigint,
+    st_sem_numero integer,
+    co_uf bigint,
+    nu_ine varchar(255),
+    nu_cnes varchar(255),
+    co_unico_ultima_ficha varchar(96),
+    nu_micro_area varchar(3),
+    st_fora_area integer,
+    tp_cds_imovel bigint,
+    ds_ponto_referencia varchar(255),
+    no_instituicao_permanencia varchar(255),
+    st_outros_prof_vinculados integer,
+    no_responsavel_tecnico varchar(255),
+    nu_cns_responsavel_tecnico varchar(15),
+    no_cargo_instituicao varchar(255),
+    nu_contato_responsavel_tecnico varchar(255),
+    nu_latitude double precision,
+    nu_longitude double precision,
+    CONSTRAINT pk_tlcdsdomicilio PRIMARY KEY (co_revisao, co_seq_cds_domicilio)
+);
+
+CREATE TABLE tl_cds_domicilio_familia (
+    co_seq_cds_domicilio_familia bigint,
+    co_cds_cad_domiciliar bigint,
+    co_renda_familiar bigint,
+    dt_nascimento timestamp,
+    dt_mudanca timestamp,
+    qt_membros_familia integer,
+    nu_prontuario varchar(255),
+    nu_cartao_sus varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    st_mudanca integer,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_tlcdsdomiciliofamilia PRIMARY KEY (co_revisao, co_seq_cds_domicilio_familia)
+);
+
+CREATE TABLE tl_cds_domicilio_resposta (
+    co_seq_cds_domicilio_resposta bigint,
+    co_cds_cad_domiciliar bigint,
+    co_pergunta bigint,
+    co_pergunta_detalhe bigint,
+    st_resposta integer,
+    ds_resposta varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsdomicilioresposta PRIMARY KEY (co_revisao, co_seq_cds_domicilio_resposta)
+);
+
+CREATE TABLE tl_cds_ficha_atend_domiciliar (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cds_ficha_atend_dom bigint,
+    dt_ficha timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_unico_ficha varchar(96),
+    co_cds_prof_principal bigint,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    co_cds_prof_atend_comp bigint,
+    CONSTRAINT pk_tlcdsfichaatenddomiciliar PRIMARY KEY (co_revisao, co_seq_cds_ficha_atend_dom)
+);
+
+CREATE TABLE tl_cds_ficha_atend_indivdl_prf (
+    co_cds_ficha_atend_individual bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_prof bigint,
+    CONSTRAINT pk_tlcdsfichaatendindivdlprf PRIMARY KEY (co_revisao, co_cds_ficha_atend_individual, co_cds_prof)
+);
+
+CREATE TABLE tl_cds_ficha_atend_individual (
+    co_seq_cds_ficha_atend_indivdl bigint,
+    co_unico_ficha varchar(96),
+    dt_ficha timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_prof bigint,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    CONSTRAINT pk_tlcdsfichaatendindividual PRIMARY KEY (co_revisao, co_seq_cds_ficha_atend_indivdl)
+);
+
+CREATE TABLE tl_cds_ficha_atend_odonto (
+    co_seq_cds_ficha_atend_odonto bigint,
+    co_unico_ficha varchar(96),
+    dt_ficha timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_prof bigint,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    CONSTRAINT pk_tlcdsfichaatendodonto PRIMARY KEY (co_revisao, co_seq_cds_ficha_atend_odonto)
+);
+
+CREATE TABLE tl_cds_ficha_atend_odonto_prof (
+    co_cds_ficha_atend_odonto bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_prof bigint,
+    CONSTRAINT pk_tlcdsfichaatendodontoprof PRIMARY KEY (co_revisao, co_cds_ficha_atend_odonto, co_cds_prof)
+);
+
+CREATE TABLE tl_cds_ficha_ativ_col (
+    co_inep_escola bigint,
+    co_seq_cds_ficha_ativ_col bigint,
+    co_unico_ficha varchar(96),
+    ds_local_ativ varchar(500),
+    dt_ativ_col timestamp,
+    hr_fim timestamp,
+    hr_inicio timestamp,
+    qt_avaliacao_alterada integer,
+    qt_participante_ativ integer,
+    qt_participante_programado integer,
+    st_ficha integer,
+    tp_cds_ativ_col bigint,
+    tp_cds_origem bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_prof_responsavel bigint,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    co_cds_turno bigint,
+    nu_cnes varchar(20),
+    co_proced_sigtap bigint,
+    st_pse_educacao integer,
+    st_pse_saude integer,
+    CONSTRAINT pk_tlcdsfichaativcol PRIMARY KEY (co_revisao, co_seq_cds_ficha_ativ_col)
+);
+
+CREATE TABLE tl_cds_ficha_ativ_col_pratica (
+    co_cds_ficha_ativ_col bigint,
+    co_cds_ativ_col_pratica bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsfichaativcolpratica PRIMARY KEY (co_revisao, co_cds_ficha_ativ_col, co_cds_ativ_col_pratica)
+);
+
+CREATE TABLE tl_cds_ficha_ativ_col_prof (
+    co_cds_ficha_ativ_col bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_prof bigint,
+    CONSTRAINT pk_tlcdsfichaativcolprof PRIMARY KEY (co_revisao, co_cds_ficha_ativ_col, co_cds_prof)
+);
+
+CREATE TABLE tl_cds_ficha_ativ_col_pub_alvo (
+    co_cds_ficha_ativ_col bigint,
+    co_cds_ativ_col_publico_alvo bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsfichaativcolpubalvo PRIMARY KEY (co_revisao, co_cds_ativ_col_publico_alvo, co_cds_ficha_ativ_col)
+);
+
+CREATE TABLE tl_cds_ficha_ativ_col_tema (
+    co_cds_ficha_ativ_col bigint,
+    co_cds_ativ_col_tema bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsfichaativcoltema PRIMARY KEY (co_revisao, co_cds_ativ_col_tema, co_cds_ficha_ativ_col)
+);
+
+CREATE TABLE tl_cds_ficha_consumo_alimentar (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cds_ficha_consumo_alim bigint,
+    co_cds_prof bigint,
+    co_localidade_origem bigint,
+    dt_ficha timestamp,
+    nu_cns_cidadao varchar(255),
+    no_identificacao_cidadao varchar(255),
+    dt_nascimento_cidadao timestamp,
+    co_sexo bigint,
+    co_local_atend bigint,
+    co_qst_questionario_respondido bigint,
+    st_ficha integer,
+    co_unico_ficha varchar(96),
+    tp_cds_origem bigint,
+    ds_versao_ficha varchar(30),
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_tlcdsfichaconsumoalimentar PRIMARY KEY (co_revisao, co_seq_cds_ficha_consumo_alim)
+);
+
+CREATE TABLE tl_cds_ficha_proced (
+    co_seq_cds_ficha_proced bigint,
+    co_unico_ficha varchar(96),
+    dt_ficha timestamp,
+    qt_afericao_pressao_arterial bigint,
+    qt_afericao_temperatura bigint,
+    qt_coleta_material bigint,
+    qt_curativo_simples bigint,
+    qt_glicemia bigint,
+    qt_medicao_altura bigint,
+    qt_medicao_peso bigint,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_prof bigint,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    CONSTRAINT pk_tlcdsfichaproced PRIMARY KEY (co_revisao, co_seq_cds_ficha_proced)
+);
+
+CREATE TABLE tl_cds_ficha_vacinacao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cds_ficha_vacinacao bigint,
+    co_unico_ficha varchar(96),
+    dt_ficha timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_cds_prof bigint,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    st_cancelado integer,
+    nu_revisao integer,
+    co_unico_ficha_cancelada varchar(96),
+    CONSTRAINT pk_tlcdsfichavacinacao PRIMARY KEY (co_revisao, co_seq_cds_ficha_vacinacao)
+);
+
+CREATE TABLE tl_cds_ficha_visita_domiciliar (
+    co_seq_cds_ficha_visita_dom bigint,
+    co_unico_ficha varchar(96),
+    dt_ficha timestamp,
+    st_ficha integer,
+    tp_cds_origem bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_prof bigint,
+    co_localidade_origem bigint,
+    ds_versao_ficha varchar(30),
+    CONSTRAINT pk_tlcdsfichavisitadomiciliar PRIMARY KEY (co_revisao, co_seq_cds_ficha_visita_dom)
+);
+
+CREATE TABLE tl_cds_ficha_zika_microcefalia (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cds_ficha_zica_micrcfl bigint,
+    co_cds_turno bigint,
+    co_cds_prof bigint,
+    nu_cns_cidadao varchar(15),
+    nu_cns_responsavel_familiar varchar(15),
+    dt_ficha_complementar timestamp,
+    st_ficha integer,
+    st_enfileirado integer,
+    tp_cds_origem bigint,
+    co_unico_ficha varchar(96),
+    co_localidade_origem bigint,
+    dt_teste_olhinho timestamp,
+    co_teste_olhinho bigint,
+    dt_exame_fundo_olho timestamp,
+    co_exame_fundo_olho bigint,
+    dt_exame_orelhinha timestamp,
+    co_exame_orelhinha bigint,
+    dt_us_transfontanela timestamp,
+    co_us_transfontanela bigint,
+    dt_tomografia_computadorizada timestamp,
+    co_tomografia_computadorizada bigint,
+    dt_ressonancia_magnetica timestamp,
+    co_ressonancia_magnetica bigint,
+    ds_versao_ficha varchar(30),
+    nu_cpf_cidadao varchar(11),
+    nu_cpf_responsavel varchar(11),
+    CONSTRAINT pk_tlcdsfichazikamicrocefalia PRIMARY KEY (co_revisao, co_seq_cds_ficha_zica_micrcfl)
+);
+
+CREATE TABLE tl_cds_pic (
+    co_cds_pic bigint,
+    no_cds_pic varchar(255),
+    no_cds_pic_filtro varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdspic PRIMARY KEY (co_revisao, co_cds_pic)
+);
+
+CREATE TABLE tl_cds_proced (
+    co_cds_ficha_proced bigint,
+    co_local_atend bigint,
+    co_seq_cds_proced bigint,
+    dt_nascimento timestamp,
+    nu_cartao_sus varchar(255),
+    nu_prontuario varchar(255),
+    st_escuta_inicial integer,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_sexo bigint,
+    co_cds_turno bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_tlcdsproced PRIMARY KEY (co_revisao, co_seq_cds_proced)
+);
+
+CREATE TABLE tl_cds_prof (
+    co_seq_cds_prof bigint,
+    nu_cns varchar(16),
+    nu_ine varchar(255),
+    nu_cbo_2002 varchar(10),
+    nu_cnes varchar(255),
+    co_unico_cds_prof varchar(40),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcdsprof PRIMARY KEY (co_revisao, co_seq_cds_prof)
+);
+
+CREATE TABLE tl_cds_tipo_atend_nasf (
+    co_cds_tipo_atend_nasf bigint,
+    no_cds_tipo_atend_nasf varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdstipoatendnasf PRIMARY KEY (co_revisao, co_cds_tipo_atend_nasf)
+);
+
+CREATE TABLE tl_cds_tipo_ativ_col (
+    co_cds_tipo_ativ_col bigint,
+    no_cds_tipo_ativ_col varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdstipoativcol PRIMARY KEY (co_revisao, co_cds_tipo_ativ_col)
+);
+
+CREATE TABLE tl_cds_tipo_conduta (
+    co_cds_tipo_conduta bigint,
+    no_cds_tipo_conduta varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdstipoconduta PRIMARY KEY (co_revisao, co_cds_tipo_conduta)
+);
+
+CREATE TABLE tl_cds_tipo_cuidador (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_tipo_cuidador bigint,
+    no_cds_tipo_cuidador varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdstipocuidador PRIMARY KEY (co_revisao, co_cds_tipo_cuidador)
+);
+
+CREATE TABLE tl_cds_tipo_imovel (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_tipo_imovel bigint,
+    no_cds_tipo_imovel varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdstipoimovel PRIMARY KEY (co_revisao, co_cds_tipo_imovel)
+);
+
+CREATE TABLE tl_cds_tipo_situacao_presente (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_tipo_situacao_presente bigint,
+    no_cds_tipo_situacao_presente varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdstiposituacaopresente PRIMARY KEY (co_revisao, co_cds_tipo_situacao_presente)
+);
+
+CREATE TABLE tl_cds_tipo_vig_saude_bucal (
+    co_cds_tipo_vig_saude_bucal bigint,
+    no_cds_tipo_vig_saude_bucal varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdstipovigsaudebucal PRIMARY KEY (co_revisao, co_cds_tipo_vig_saude_bucal)
+);
+
+-- tl_cds_vacina: inf: columns may be incomplete
+CREATE TABLE tl_cds_vacina (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cds_vacina bigint,
+    co_estrategia_vacinacao bigint,
+    co_imunobiologico bigint,
+    co_dose_imunobiologico bigint,
+    ds_lote varchar(255),
+    ds_lote_filtro varchar(255),
+    no_fabricante varchar(255),
+    no_fabricante_filtro varchar(255),
+    co_cds_vacinacao bigint,
+    co_grupo_atendimento bigint,
+    co_cid10_motivo_indicacao bigint, -- inf
+    CONSTRAINT pk_tlcdsvacina PRIMARY KEY (co_revisao, co_seq_cds_vacina)
+);
+
+-- tl_cds_vacinacao: inf: columns may be incomplete
+CREATE TABLE tl_cds_vacinacao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cds_vacinacao bigint,
+    co_cds_turno bigint,
+    nu_prontuario varchar(255),
+    nu_cartao_sus varchar(255),
+    dt_nascimento timestamp,
+    co_sexo bigint,
+    co_local_atend bigint,
+    st_viajante integer,
+    st_comunicante_hanseniase integer,
+    st_gestante integer,
+    st_puerpera integer,
+    co_cds_ficha_vacinacao bigint,
+    nu_cpf_cidadao varchar(11),
+    CONSTRAINT pk_tlcdsvacinacao PRIMARY KEY (co_revisao, co_seq_cds_vacinacao)
+);
+
+CREATE TABLE tl_cds_visita_dom_desfecho (
+    co_cds_visita_dom_desfecho bigint,
+    no_cds_visita_dom_desfecho varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdsvisitadomdesfecho PRIMARY KEY (co_revisao, co_cds_visita_dom_desfecho)
+);
+
+CREATE TABLE tl_cds_visita_dom_motivo (
+    co_cds_visita_dom_motivo bigint,
+    no_cds_visita_dom_motivo varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlcdsvisitadommotivo PRIMARY KEY (co_revisao, co_cds_visita_dom_motivo)
+);
+
+CREATE TABLE tl_cds_visita_domiciliar (
+    co_cds_ficha_visita_domiciliar bigint,
+    co_seq_cds_visita_domiciliar bigint,
+    dt_nascimento timestamp,
+    nu_cartao_sus varchar(255),
+    nu_prontuario varchar(255),
+    st_acompanhada_outro_prof integer,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cds_turno bigint,
+    co_sexo bigint,
+    co_cds_visita_dom_desfecho bigint,
+    tp_cds_imovel bigint,
+    nu_micro_area varchar(3),
+    st_fora_area integer,
+    nu_peso numeric(19,4),
+    nu_altura numeric(19,4),
+    nu_cpf_cidadao varchar(11),
+    tp_glicemia integer,
+    nu_medicao_pressao_arterial varchar(20),
+    nu_medicao_temperatura varchar(20),
+    nu_medicao_glicemia varchar(20),
+    nu_latitude double precision,
+    nu_longitude double precision,
+    co_uuid_origem_fcd varchar(44),
+    CONSTRAINT pk_tlcdsvisitadomiciliar PRIMARY KEY (co_revisao, co_seq_cds_visita_domiciliar)
+);
+
+CREATE TABLE tl_cfg_agenda_online_detalhe (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cfg_agenda_online_dtlh bigint,
+    co_lotacao bigint,
+    co_dia_semana bigint,
+    ds_horario varchar(5),
+    st_sincronizacao varchar(48),
+    uuid_horario_agenda_online varchar(36),
+    st_registro_ativo integer
+);
+
+CREATE TABLE tl_ciap_cid10 (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_ciap bigint,
+    co_cid10 bigint,
+    CONSTRAINT pk_tlciapcid10 PRIMARY KEY (co_revisao, co_ciap, co_cid10)
+);
+
+CREATE TABLE tl_cidadao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_unico_cidadao_prontuario varchar(36),
+    co_unico_prontuario varchar(36),
+    co_seq_cidadao bigint,
+    st_desconhece_nome_mae integer,
+    st_nao_possui_cns integer,
+    co_localidade bigint,
+    tp_sanguineo bigint,
+    nu_area varchar(3),
+    nu_micro_area varchar(3),
+    nu_nis_pis_pasep varchar(50),
+    dt_atualizado timestamp,
+    nu_cns_responsavel varchar(16),
+    no_responsavel varchar(255),
+    dt_nascimento_responsavel timestamp,
+    nu_cns_cuidador varchar(16),
+    no_cuidador varchar(255),
+    dt_nascimento_cuidador timestamp,
+    tp_cds_cuidador bigint,
+    co_unico_cidadao varchar(96),
+    co_nacionalidade bigint,
+    co_pais_nascimento bigint,
+    co_unico_ultima_ficha varchar(96),
+    dt_ultima_ficha date,
+    st_registro_cadsus integer,
+    dt_atualizado_cadsus date,
+    st_desconhece_nome_pai integer,
+    dt_naturalizacao timestamp,
+    dt_entrada_brasil timestamp,
+    nu_portaria_naturalizacao varchar(16),
+    st_fora_area integer,
+    st_infrm_orientacao_sexual integer,
+    tp_orientacao_sexual varchar(25),
+    st_infrm_identidade_genero integer,
+    tp_identidade_genero varchar(25),
+    st_compartilhamento_prontuario integer,
+    st_ativo integer,
+    st_nao_possui_cuidador integer,
+    dt_ultima_alteracao_cns timestamp,
+    nu_cpf varchar(11),
+    nu_cns varchar(16),
+    no_cidadao varchar(500),
+    no_cidadao_filtro varchar(600),
+    co_sexo bigint,
+    co_escolaridade bigint,
+    co_raca_cor bigint,
+    co_etnia bigint,
+    co_estado_civil bigint,
+    co_cbo bigint,
+    dt_nascimento date,
+    dt_obito date,
+    no_mae varchar(500),
+    no_mae_filtro varchar(600),
+    no_pai varchar(500),
+    no_pai_filtro varchar(600),
+    no_social varchar(255),
+    st_faleceu integer,
+    nu_documento_obito varchar(255),
+    st_dados_obito_cadsus integer,
+    no_localidade_exterior varchar(255),
+    co_pais_exterior bigint,
+    ds_cep varchar(8),
+    ds_complemento varchar(50),
+    ds_ponto_referencia varchar(100),
+    ds_logradouro varchar(150),
+    co_uf bigint,
+    co_localidade_endereco bigint,
+    nu_numero varchar(20),
+    st_sem_numero integer,
+    no_bairro varchar(255),
+    no_bairro_filtro varchar(255),
+    tp_logradouro bigint,
+    nu_telefone_residencial varchar(255),
+    nu_telefone_celular varchar(255),
+    nu_telefone_contato varchar(255),
+    ds_email varchar(255),
+    st_ativo_para_exibicao integer,
+    st_unificado integer,
+    st_territorio_utiliza_cpf integer,
+    nu_cpf_cuidador varchar(11),
+    nu_cpf_responsavel varchar(11),
+    no_tipo_sanguineo varchar(22),
+    no_sexo varchar(24),
+    CONSTRAINT pk_tlcidadao PRIMARY KEY (co_revisao, co_seq_cidadao)
+);
+
+CREATE TABLE tl_cidadao_grupo (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cidadao_grupo bigint,
+    nu_cns varchar(16),
+    nu_uuid_ultima_ficha varchar(96),
+    nu_uuid_origem varchar(96),
+    co_cidadao bigint,
+    co_cidadao_master bigint,
+    co_cidadao_unificado bigint,
+    dt_atualizacao timestamp,
+    nu_cpf varchar(11),
+    CONSTRAINT pk_tlcidadaogrupo PRIMARY KEY (co_seq_cidadao_grupo, co_revisao)
+);
+
+CREATE TABLE tl_cidadao_grupo_ativ_col (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cidadao_grupo bigint,
+    co_unico_cidadao_grupo varchar(96),
+    no_cidadao_grupo varchar(255),
+    nu_cns varchar(16),
+    dt_nascimento date,
+    co_sexo integer,
+    nu_cpf varchar(11),
+    CONSTRAINT pk_tlcidadaogrupoativcol PRIMARY KEY (co_seq_cidadao_grupo, co_revisao)
+);
+
+-- tl_cidadao_nucleo_familiar: inf: columns may be incomplete
+CREATE TABLE tl_cidadao_nucleo_familiar (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cidadao_nucleo_familiar bigint,
+    dt_ultima_atualizacao date,
+    nu_ine varchar(255),
+    nu_cnes varchar(20),
+    nu_cpf_cns_responsavel varchar(255),
+    st_responsavel integer,
+    st_mudou_se integer,
+    co_cidadao bigint,
+    CONSTRAINT pk_tlcidadaonucleofamiliar PRIMARY KEY (co_revisao, co_seq_cidadao_nucleo_familiar)
+);
+
+CREATE TABLE tl_cidadao_vinculacao_equipe (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cidadao_vinculacao_eqp bigint,
+    co_cidadao bigint,
+    co_unico_ficha varchar(96),
+    co_unico_cadastro_individual varchar(96),
+    st_envio integer,
+    ds_versao_ficha varchar(30),
+    st_usar_cadastro_individual integer,
+    st_saida_cadastro_obito integer,
+    st_saida_cadastro_territorio integer,
+    dt_atualizacao_cadastro timestamp,
+    co_prof_cadastrante_cds bigint,
+    co_lotacao_cadastrante_pec bigint,
+    tp_cds_origem bigint,
+    nu_cnes varchar(7),
+    nu_ine varchar(10),
+    CONSTRAINT pk_tlcidadaovinculacaoequipe PRIMARY KEY (co_seq_cidadao_vinculacao_eqp, co_revisao)
+);
+
+CREATE TABLE tl_cns (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_cns bigint,
+    nu_cns varchar(15),
+    st_definitivo integer,
+    co_cidadao bigint,
+    CONSTRAINT pk_tlcns PRIMARY KEY (co_revisao, co_seq_cns)
+);
+
+CREATE TABLE tl_compartilhamento_prontuario (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_compartilha_prontuario bigint,
+    co_localidade bigint,
+    co_usuario bigint,
+    st_ativo integer,
+    dt_ultima_alteracao timestamp,
+    CONSTRAINT pk_tlcompartilhamentoprontuari PRIMARY KEY (co_revisao, co_seq_compartilha_prontuario)
+);
+
+CREATE TABLE tl_complexidade (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_complexidade varchar(100),
+    sg_complexidade varchar(2),
+    co_complexidade bigint,
+    CONSTRAINT pk_tlcomplexidade PRIMARY KEY (co_revisao, co_complexidade)
+);
+
+CREATE TABLE tl_config_agenda_detalhe (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_config_agenda_detalhe bigint,
+    co_dia_semana bigint,
+    co_periodo bigint,
+    co_lotacao bigint,
+    horario_inicial varchar(5),
+    horario_final varchar(5),
+    CONSTRAINT pk_tlconfigagendadetalhe PRIMARY KEY (co_revisao, co_seq_config_agenda_detalhe)
+);
+
+CREATE TABLE tl_config_agenda_fechamento (
+    dt_inicio timestamp,
+    dt_fim timestamp,
+    ds_motivo varchar(4000),
+    co_seq_config_agenda_fechament bigint,
+    co_tipo_revisao smallint,
+    co_revisao bigint,
+    co_lotacao bigint,
+    no_ident_motivo_fechamento varchar(30),
+    st_sincronizacao varchar(48),
+    st_registro_ativo integer,
+    uuid_fechamento varchar(36),
+    CONSTRAINT pk_tlconfigagendafechamento PRIMARY KEY (co_revisao, co_seq_config_agenda_fechament)
+);
+
+CREATE TABLE tl_config_atencao_domiciliar (
+    co_seq_config_atencao_domicilr bigint,
+    co_localidade bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    qt_tempo_duracao_consulta integer,
+    CONSTRAINT pk_tlconfigatencaodomiciliar PRIMARY KEY (co_revisao, co_seq_config_atencao_domicilr)
+);
+
+CREATE TABLE tl_config_atend_domiciliar (
+    co_seq_config_atend_domiciliar bigint,
+    co_equipe_pai bigint,
+    co_equipe_filho bigint,
+    tp_config_atend_domiciliar bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_config_atencao_domiciliar bigint,
+    CONSTRAINT pk_tlconfigatenddomiciliar PRIMARY KEY (co_revisao, co_seq_config_atend_domiciliar)
+);
+
+CREATE TABLE tl_configperiodo_diasemana (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_config_periodo bigint,
+    co_dia_semana bigint
+);
+
+CREATE TABLE tl_configuracao_horario (
+    co_seq_config_periodo bigint,
+    hora_inicial_primeiro_periodo varchar(10),
+    hora_final_primeiro_periodo varchar(10),
+    hora_inicial_segundo_periodo varchar(10),
+    hora_final_segundo_periodo varchar(10),
+    hora_inicial_terceiro_periodo varchar(10),
+    hora_final_terceiro_periodo varchar(10),
+    co_localidade bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    tempo_duracao_consulta integer,
+    hora_inicial_quarto_periodo varchar(10),
+    hora_final_quarto_periodo varchar(10),
+    hora_inicial_atend_unidade varchar(10),
+    hora_final_atend_unidade varchar(10),
+    CONSTRAINT pk_tlconfiguracaohorario PRIMARY KEY (co_revisao, co_seq_config_periodo)
+);
+
+CREATE TABLE tl_contexto_pergunta (
+    co_contexto_pergunta bigint,
+    ds_contexto_pergunta varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlcontextopergunta PRIMARY KEY (co_revisao, co_contexto_pergunta)
+);
+
+CREATE TABLE tl_dente (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_parte_bucal bigint,
+    co_sextante bigint,
+    nu_dente integer,
+    CONSTRAINT pk_tldente PRIMARY KEY (co_revisao, co_parte_bucal)
+);
+
+CREATE TABLE tl_encaminhamento (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_encaminhamento bigint,
+    co_atend_prof bigint,
+    co_prontuario bigint,
+    co_especialidade_sisreg bigint,
+    ds_complemento varchar(200),
+    co_cid10 bigint,
+    co_ciap bigint,
+    co_classificacao_risco_encam bigint,
+    ds_motivo_encaminhamento varchar(1000),
+    ds_observacao varchar(600),
+    CONSTRAINT pk_tlencaminhamento PRIMARY KEY (co_revisao, co_seq_encaminhamento)
+);
+
+CREATE TABLE tl_equipe (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_equipe bigint,
+    nu_ine varchar(255),
+    st_ativo integer,
+    co_unidade_saude bigint,
+    qt_referencia bigint,
+    tp_equipe bigint,
+    ds_area varchar(255),
+    no_equipe varchar(255),
+    no_equipe_filtro varchar(255),
+    CONSTRAINT pk_tlequipe PRIMARY KEY (co_revisao, co_seq_equipe)
+);
+
+CREATE TABLE tl_evol_aval_tp_vig_saude_bucl (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_evolucao_avaliacao bigint,
+    co_tipo_vig_saude_bucal bigint,
+    CONSTRAINT pk_tlevolavaltpvigsaudebucl PRIMARY KEY (co_revisao, co_evolucao_avaliacao, co_tipo_vig_saude_bucal)
+);
+
+CREATE TABLE tl_evolucao_avaliacao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof bigint,
+    ds_avaliacao text,
+    st_necessidade_de_protese integer,
+    CONSTRAINT pk_tlevolucaoavaliacao PRIMARY KEY (co_revisao, co_atend_prof)
+);
+
+CREATE TABLE tl_evolucao_avaliacao_ciap_cid (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_evolucao_aval_ciap_cid bigint,
+    co_atend_prof bigint,
+    co_ciap bigint,
+    co_cid10 bigint,
+    ds_nota varchar(400),
+    co_unico_problema bigint,
+    CONSTRAINT pk_tlevolucaoavaliacaociapcid PRIMARY KEY (co_revisao, co_seq_evolucao_aval_ciap_cid)
+);
+
+CREATE TABLE tl_evolucao_dente (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_evolucao_dente bigint,
+    co_dente bigint,
+    co_odontograma bigint,
+    st_coroa_cima bigint,
+    st_coroa_baixo bigint,
+    st_coroa_direita bigint,
+    st_coroa_esquerda bigint,
+    st_coroa_centro bigint,
+    st_raiz bigint,
+    st_face bigint,
+    CONSTRAINT pk_tlevolucaodente PRIMARY KEY (co_revisao, co_seq_evolucao_dente)
+);
+
+CREATE TABLE tl_evolucao_objetivo (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof bigint,
+    ds_objetivo text,
+    st_necessidade_especial integer,
+    CONSTRAINT pk_tlevolucaoobjetivo PRIMARY KEY (co_revisao, co_atend_prof)
+);
+
+CREATE TABLE tl_evolucao_odonto (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_evolucao_odonto bigint,
+    tp_parte_bucal bigint,
+    ds_parte_bucal varchar(255),
+    ds_outro varchar(400),
+    co_atend_prof_odonto bigint,
+    co_prontuario bigint,
+    ds_evolucao text,
+    CONSTRAINT pk_tlevolucaoodonto PRIMARY KEY (co_revisao, co_seq_evolucao_odonto)
+);
+
+CREATE TABLE tl_evolucao_odonto_parte_bucal (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_evolucao_odonto bigint,
+    co_parte_bucal bigint,
+    CONSTRAINT pk_tlevolucaoodontopartebucal PRIMARY KEY (co_revisao, co_evolucao_odonto, co_parte_bucal)
+);
+
+CREATE TABLE tl_evolucao_odonto_proced (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_evolucao_odonto bigint,
+    co_proced bigint,
+    CONSTRAINT pk_tlevolucaoodontoproced PRIMARY KEY (co_revisao, co_evolucao_odonto, co_proced)
+);
+
+CREATE TABLE tl_evolucao_plano (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof bigint,
+    ds_plano text,
+    CONSTRAINT pk_tlevolucaoplano PRIMARY KEY (co_revisao, co_atend_prof)
+);
+
+CREATE TABLE tl_evolucao_plano_ciap (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_evolucao_plano_ciap bigint,
+    co_atend_prof bigint,
+    co_ciap bigint,
+    ds_nota varchar(400),
+    co_proced bigint,
+    CONSTRAINT pk_tlevolucaoplanociap PRIMARY KEY (co_revisao, co_seq_evolucao_plano_ciap)
+);
+
+CREATE TABLE tl_evolucao_subjetivo (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_atend_prof bigint,
+    ds_subjetivo text,
+    ds_acompanhado_especialidade varchar(255),
+    CONSTRAINT pk_tlevolucaosubjetivo PRIMARY KEY (co_revisao, co_atend_prof)
+);
+
+CREATE TABLE tl_evolucao_subjetivo_ciap (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_evolucao_subjetivo_ciap bigint,
+    co_atend_prof bigint,
+    co_ciap bigint,
+    ds_nota varchar(400),
+    CONSTRAINT pk_tlevolucaosubjetivociap PRIMARY KEY (co_revisao, co_seq_evolucao_subjetivo_ciap)
+);
+
+CREATE TABLE tl_exame_clearance_creatina (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_clearance_creatn bigint,
+    co_exame_requisitado bigint,
+    vl_clearance_creatina double precision
+);
+
+CREATE TABLE tl_exame_colesterol_hdl (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_colesterol_hdl bigint,
+    co_exame_requisitado bigint,
+    vl_colesterol_hdl double precision
+);
+
+CREATE TABLE tl_exame_colesterol_ldl (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_colesterol_ldl bigint,
+    co_exame_requisitado bigint,
+    vl_colesterol_ldl double precision
+);
+
+CREATE TABLE tl_exame_colesterol_total (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_colesterol_total bigint,
+    co_exame_requisitado bigint,
+    vl_colesterol_total double precision
+);
+
+CREATE TABLE tl_exame_creatina_serica (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_creatina_sericia bigint,
+    co_exame_requisitado bigint,
+    vl_creatina_serica double precision
+);
+
+CREATE TABLE tl_exame_detalhe (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_detalhe bigint,
+    ds_exame_detalhe varchar(255),
+    tp_opcao bigint,
+    sg_unidade_medida varchar(25),
+    vl_comprimento integer,
+    vl_minimo double precision,
+    vl_maximo double precision,
+    vl_precisao_decimal integer,
+    CONSTRAINT pk_tlexamedetalhe PRIMARY KEY (co_revisao, co_seq_exame_detalhe)
+);
+
+CREATE TABLE tl_exame_detalhe_resultado (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_detalhe_resultado bigint,
+    co_exame_requisitado bigint,
+    co_proced_exame_detalhe bigint,
+    tp_resultado bigint,
+    nu_resultado double precision,
+    ds_resultado varchar(800),
+    CONSTRAINT pk_tlexamedetalheresultado PRIMARY KEY (co_revisao, co_seq_exame_detalhe_resultado)
+);
+
+CREATE TABLE tl_exame_hemoglobina_glicada (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_hemoglobina_glicd bigint,
+    co_exame_requisitado bigint,
+    vl_hemoglobina_glicada double precision,
+    CONSTRAINT pk_tlexamehemoglobinaglicada PRIMARY KEY (co_revisao, co_seq_exame_hemoglobina_glicd)
+);
+
+CREATE TABLE tl_exame_prenatal (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_prenatal bigint,
+    co_exame_requisitado bigint,
+    qt_semana_gestacional_eco integer,
+    qt_dia_gestacional_eco integer,
+    dt_provavel_parto_eco date,
+    CONSTRAINT pk_tlexameprenatal PRIMARY KEY (co_revisao, co_seq_exame_prenatal)
+);
+
+CREATE TABLE tl_exame_puericultura (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame bigint,
+    co_exame_requisitado bigint,
+    co_exame bigint,
+    CONSTRAINT pk_tlexamepuericultura PRIMARY KEY (co_revisao, co_seq_exame)
+);
+
+CREATE TABLE tl_exame_requisitado (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_requisitado bigint,
+    dt_resultado timestamp,
+    co_atend_prof bigint,
+    co_proced bigint,
+    co_requisicao_exame bigint,
+    co_atend_prof_resultado bigint,
+    co_prontuario bigint,
+    st_conferido integer,
+    dt_realizacao timestamp,
+    dt_solicitacao timestamp,
+    co_proced_exame_especifico bigint,
+    ds_resultado text,
+    ds_observacao varchar(300),
+    CONSTRAINT pk_tlexamerequisitado PRIMARY KEY (co_revisao, co_seq_exame_requisitado)
+);
+
+CREATE TABLE tl_exame_triglicerideos (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_exame_triglicerideos bigint,
+    co_exame_requisitado bigint,
+    vl_triglicerideos double precision
+);
+
+CREATE TABLE tl_familia (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_familia bigint,
+    nu_ine varchar(255),
+    nu_cnes varchar(20),
+    nu_cpf_cns_responsavel varchar(255),
+    nu_prontuario_familiar varchar(255),
+    dt_nascimento_responsavel date,
+    co_renda_familiar bigint,
+    qt_membro integer,
+    co_cds_domicilio bigint,
+    dt_reside_desde date,
+    st_responsavel_cadastrado integer,
+    st_responsavel_declarado integer,
+    st_responsavel_vivo integer,
+    st_responsavel_unico integer,
+    st_responsavel_ainda_reside integer,
+    st_familia_ainda_reside integer,
+    st_informacao_suficiente integer,
+    st_domicilio_ativo integer,
+    dt_atualizacao_fcd timestamp,
+    CONSTRAINT pk_tlfamilia PRIMARY KEY (co_revisao, co_seq_familia)
+);
+
+CREATE TABLE tl_ficha_zika_tipo_exame (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_ficha_zika_tipo_exame bigint,
+    no_ficha_zika_tipo_exame varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlfichazikatipoexame PRIMARY KEY (co_revisao, co_ficha_zika_tipo_exame)
+);
+
+CREATE TABLE tl_forma_farmaceutica (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_forma_farmaceutica bigint,
+    no_forma_farmaceutica varchar(255),
+    no_forma_farmaceutica_filtro varchar(255),
+    st_ativo integer,
+    CONSTRAINT pk_tlformafarmaceutica PRIMARY KEY (co_revisao, co_forma_farmaceutica)
+);
+
+CREATE TABLE tl_gestor_estadual (
+    co_ator_papel bigint,
+    co_uf bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlgestorestadual PRIMARY KEY (co_revisao, co_ator_papel)
+);
+
+CREATE TABLE tl_gestor_municipal (
+    co_ator_papel bigint,
+    co_localidade bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlgestormunicipal PRIMARY KEY (co_revisao, co_ator_papel)
+);
+
+CREATE TABLE tl_grupo_ativ_col (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_grupo_ativ_col bigint,
+    co_unico_grupo varchar(96),
+    no_grupo varchar(255),
+    sg_grupo varchar(255),
+    tp_grupo varchar(32),
+    co_cor_grupo integer,
+    nu_cnes varchar(20),
+    dt_ultima_atualizacao timestamp,
+    dt_ultima_atividade timestamp,
+    CONSTRAINT pk_tlgrupoativcol PRIMARY KEY (co_seq_grupo_ativ_col, co_revisao)
+);
+
+CREATE TABLE tl_grupo_ativ_col_cidadao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_grp_ativ_col_cidadao bigint,
+    co_grupo bigint,
+    co_cidadao bigint,
+    st_cidadao varchar(32),
+    CONSTRAINT pk_tlgrupoativcolcidadao PRIMARY KEY (co_seq_grp_ativ_col_cidadao, co_revisao)
+);
+
+CREATE TABLE tl_grupo_ativ_col_prof (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_grp_ativ_col_prof bigint,
+    co_grupo bigint,
+    co_prof bigint,
+    st_prof varchar(32),
+    CONSTRAINT pk_tlgrupoativcolprof PRIMARY KEY (co_seq_grp_ativ_col_prof, co_revisao)
+);
+
+CREATE TABLE tl_grupo_especialidade (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_grupo_especialidade bigint,
+    no_grupo_especialidade varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlgrupoespecialidade PRIMARY KEY (co_revisao, co_grupo_especialidade)
+);
+
+CREATE TABLE tl_imunobiologico_lote (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_imunobiologico_lote bigint,
+    co_imunobiologico bigint,
+    ds_lote varchar(255),
+    ds_lote_filtro varchar(255),
+    ds_lote_fabricante_filtro varchar(255),
+    dt_validade date,
+    co_imunobiologico_fabricante bigint,
+    st_ativo integer,
+    co_unidade_saude bigint,
+    CONSTRAINT pk_tlimunobiologicolote PRIMARY KEY (co_seq_imunobiologico_lote, co_revisao)
+);
+
+CREATE TABLE tl_integracao_horus (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_unidade_saude bigint,
+    dt_habilitar_integracao timestamp,
+    st_ativo integer,
+    tp_erro_teste_horus varchar(50),
+    co_unidade_saude_padrao bigint,
+    CONSTRAINT pk_tlintegracaohorus PRIMARY KEY (co_revisao, co_unidade_saude)
+);
+
+CREATE TABLE tl_justificativa_agenda (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_justificativa_agendamnt bigint,
+    co_agendamento bigint,
+    co_lotacao_justificativa bigint,
+    ds_justificativa varchar(2000),
+    dt_justificativa timestamp,
+    co_origem_justificativa bigint,
+    ds_opcao_justificativa varchar(44),
+    CONSTRAINT pk_tljustificativaagenda PRIMARY KEY (co_revisao, co_seq_justificativa_agendamnt)
+);
+
+CREATE TABLE tl_justificativa_prontuario (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_justificativa_prontuar bigint,
+    dt_acesso_prontuario timestamp,
+    ds_justificativa varchar(1000),
+    co_lotacao bigint,
+    co_prontuario bigint,
+    co_usuario bigint,
+    CONSTRAINT pk_tljustificativaprontuario PRIMARY KEY (co_revisao, co_seq_justificativa_prontuar)
+);
+
+CREATE TABLE tl_justificativa_status_ciddao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_justifica_inativ_cidada bigint,
+    dt_justificativa timestamp,
+    ds_justificativa varchar(1000),
+    co_lotacao bigint,
+    co_cidadao bigint,
+    st_cidadao integer,
+    co_usuario bigint,
+    CONSTRAINT pk_tljustificativastatusciddao PRIMARY KEY (co_revisao, co_seq_justifica_inativ_cidada)
+);
+
+CREATE TABLE tl_lembrete (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_lembrete bigint,
+    dt_prontuario_lembrete timestamp,
+    ds_lembrete text,
+    st_desativado integer,
+    co_atend_prof bigint,
+    co_prontuario bigint,
+    co_ultimo_lembrete_evolucao bigint,
+    CONSTRAINT pk_tllembrete PRIMARY KEY (co_revisao, co_seq_lembrete)
+);
+
+CREATE TABLE tl_lembrete_evolucao (
+    co_seq_lembrete_evolucao bigint,
+    ds_lembrete text,
+    st_ativo integer,
+    dt_prontuario_lembrete timestamp,
+    co_visibilidade_lembrete bigint,
+    co_lembrete bigint,
+    co_lotacao bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tllembreteevolucao PRIMARY KEY (co_revisao, co_seq_lembrete_evolucao)
+);
+
+CREATE TABLE tl_lista_medicamento (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_lista_medicamento bigint,
+    no_lista_medicamento varchar(100),
+    tp_receita bigint,
+    nu_dias_validade integer,
+    CONSTRAINT pk_tllistamedicamento PRIMARY KEY (co_revisao, co_lista_medicamento)
+);
+
+CREATE TABLE tl_logradouro (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_logradouro bigint,
+    nu_dne varchar(8),
+    no_preposicao varchar(6),
+    no_logradouro varchar(72),
+    nu_cep varchar(8),
+    nu_inicial_trecho varchar(22),
+    nu_final_trecho varchar(22),
+    tp_logradouro bigint,
+    co_titulo_patente bigint,
+    tp_paridade bigint,
+    sg_tipo_registro varchar(1),
+    no_logradouro_filtro varchar(150),
+    no_logradouro_exibicao varchar(150),
+    nu_lote varchar(22),
+    no_complemento varchar(72),
+    ds_letra_numero_complemento varchar(22),
+    co_bairro_dne varchar(8),
+    CONSTRAINT pk_tllogradouro PRIMARY KEY (co_revisao, co_logradouro)
+);
+
+CREATE TABLE tl_lotacao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    st_ativo integer,
+    dt_desativacao_lotacao timestamp,
+    co_cbo bigint,
+    co_prof bigint,
+    co_unidade_saude bigint,
+    co_equipe bigint,
+    co_ator_papel bigint,
+    st_alterada_manual integer,
+    st_importada integer,
+    st_agenda_alterada_manual integer,
+    dt_ultima_tentativa_envio timestamp,
+    st_sincronizacao varchar(48),
+    st_ativo_agenda_online integer,
+    ds_ultima_tentativa text,
+    CONSTRAINT pk_tllotacao PRIMARY KEY (co_revisao, co_ator_papel)
+);
+
+CREATE TABLE tl_medicamento (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_medicamento bigint,
+    no_principio_ativo varchar(400),
+    ds_concentracao varchar(200),
+    co_forma_farmaceutica bigint,
+    ds_unidade_fornecimento varchar(200),
+    CONSTRAINT pk_tlmedicamento PRIMARY KEY (co_revisao, co_seq_medicamento)
+);
+
+CREATE TABLE tl_medicamento_catmat (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_medicamento_catmat bigint,
+    st_ativo integer,
+    co_principio_ativo bigint,
+    co_unidade_fornecimento bigint,
+    co_catmat varchar(20),
+    ds_volume varchar(100),
+    co_medicamento bigint,
+    nu_frequencia_instalacao integer,
+    co_rename varchar(28),
+    no_medicamento_filtro varchar(600),
+    CONSTRAINT pk_tlmedicamentocatmat PRIMARY KEY (co_revisao, co_medicamento_catmat)
+);
+
+CREATE TABLE tl_medicamento_uso_continuo (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_medicament_uso_continuo bigint,
+    co_medicamento bigint,
+    co_prontuario bigint,
+    co_ultima_receita_medicamento bigint,
+    CONSTRAINT pk_tlmedicamentousocontinuo PRIMARY KEY (co_revisao, co_seq_medicament_uso_continuo)
+);
+
+-- tl_medicao: inf: columns may be incomplete
+CREATE TABLE tl_medicao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_medicao bigint,
+    dt_medicao timestamp,
+    tp_glicemia bigint,
+    co_atend_prof bigint,
+    dt_ultima_menstruacao timestamp,
+    nu_medicao_peso varchar(20),
+    nu_medicao_altura varchar(20),
+    nu_medicao_frequencia_cardiaca varchar(20),
+    nu_medicao_pressao_arterial varchar(20),
+    nu_medicao_perimetro_cefalico varchar(20),
+    nu_medicao_frequnca_resprtria varchar(20),
+    nu_medicao_temperatura varchar(20),
+    nu_medicao_saturacao_o2 varchar(20),
+    nu_medicao_glicemia varchar(20),
+    nu_medicao_imc varchar(20),
+    nu_medicao_altura_uterina varchar(20),
+    nu_medicao_batimnto_cardco_ftl varchar(20),
+    nu_medicao_vacinacao_em_dia varchar(20),
+    nu_perimetro_panturrilha varchar(20),
+    st_medicao_anterior integer,
+    nu_medicao_circunf_abdominal varchar(20),
+    nu_medicao_apgar_um varchar(20),
+    nu_medicao_apgar_cinco varchar(20),
+    nu_medicao_apgar_dez varchar(20),
+    tp_gravidez integer,
+    tp_parto integer,
+    nu_medicao_ig_semanas varchar(20),
+    nu_medicao_ig_dias varchar(20),
+    CONSTRAINT pk_tlmedicao PRIMARY KEY (co_revisao, co_seq_medicao)
+);
+
+CREATE TABLE tl_motivo_reserva (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_motivo_reserva bigint,
+    no_motivo_reserva varchar(50),
+    CONSTRAINT pk_tlmotivoreserva PRIMARY KEY (co_revisao, co_motivo_reserva)
+);
+
+CREATE TABLE tl_neuro_alter_fenot (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_neuro_alter_fenot bigint,
+    co_alter_fenot_detalhe bigint,
+    co_prontuario bigint,
+    co_ultimo_alter_fenot_evolucao bigint,
+    co_unico_alter_fenot bigint,
+    CONSTRAINT pk_tlneuroalterfenot PRIMARY KEY (co_seq_neuro_alter_fenot, co_revisao)
+);
+
+CREATE TABLE tl_neuro_alter_fenot_evolucao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_neuro_alter_fenot_evol bigint,
+    co_atend_prof bigint,
+    co_alter_fenot_detalhe bigint,
+    st_avaliado varchar(32),
+    co_unico_neuro_alter_fenot bigint,
+    CONSTRAINT pk_tlneuroalterfenotevolucao PRIMARY KEY (co_seq_neuro_alter_fenot_evol, co_revisao)
+);
+
+CREATE TABLE tl_neuro_fator_risco (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_neuro_fator_risco bigint,
+    co_fator_risco_detalhe bigint,
+    co_prontuario bigint,
+    co_ultimo_fator_risco_evolucao bigint,
+    co_unico_fator_risco bigint,
+    CONSTRAINT pk_tlneurofatorrisco PRIMARY KEY (co_seq_neuro_fator_risco, co_revisao)
+);
+
+CREATE TABLE tl_neuro_fator_risco_evolucao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_neuro_fator_risco_evol bigint,
+    co_atend_prof bigint,
+    co_fator_risco_detalhe bigint,
+    st_avaliado varchar(32),
+    co_unico_neuro_fator_risco bigint,
+    CONSTRAINT pk_tlneurofatorriscoevolucao PRIMARY KEY (co_seq_neuro_fator_risco_evol, co_revisao)
+);
+
+CREATE TABLE tl_neuro_marco (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_neuro_marco bigint,
+    co_marco_detalhe bigint,
+    co_prontuario bigint,
+    co_ultimo_marco_evolucao bigint,
+    co_unico_marco bigint,
+    CONSTRAINT pk_tlneuromarco PRIMARY KEY (co_seq_neuro_marco, co_revisao)
+);
+
+CREATE TABLE tl_neuro_marco_evolucao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_neuro_marco_evolucao bigint,
+    co_atend_prof bigint,
+    co_marco_detalhe bigint,
+    st_avaliado varchar(32),
+    nu_anos_idade_registro integer,
+    nu_meses_idade_registro integer,
+    co_unico_neuro_marco bigint,
+    CONSTRAINT pk_tlneuromarcoevolucao PRIMARY KEY (co_seq_neuro_marco_evolucao, co_revisao)
+);
+
+CREATE TABLE tl_odontograma (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_odontograma bigint,
+    co_atend_prof_odonto bigint,
+    co_prontuario bigint,
+    st_protese_total_superior integer,
+    st_protese_total_inferior integer,
+    CONSTRAINT pk_tlodontograma PRIMARY KEY (co_revisao, co_seq_odontograma)
+);
+
+CREATE TABLE tl_opcao_rapida_exame (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_opcao_rapida_exame bigint,
+    no_opcao_rapida_exame varchar(255),
+    co_sexo bigint,
+    nu_idade_minima integer,
+    nu_idade_maxima integer,
+    co_localidade bigint,
+    CONSTRAINT pk_tlopcaorapidaexame PRIMARY KEY (co_seq_opcao_rapida_exame, co_revisao)
+);
+
+CREATE TABLE tl_orientacao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_orientacao bigint,
+    ds_orientacao text,
+    st_orientacao_finalizada integer,
+    co_atend_prof bigint,
+    co_prontuario bigint,
+    CONSTRAINT pk_tlorientacao PRIMARY KEY (co_revisao, co_seq_orientacao)
+);
+
+CREATE TABLE tl_papel (
+    co_ator_papel bigint,
+    co_localidade bigint,
+    co_lotacao bigint,
+    co_seq_papel bigint,
+    co_uf bigint,
+    no_descricao varchar(270),
+    no_descricao_grupo varchar(255),
+    st_ativo integer,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlpapel PRIMARY KEY (co_revisao, co_seq_papel)
+);
+
+CREATE TABLE tl_parte_bucal (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_parte_bucal bigint,
+    tp_parte_bucal varchar(60),
+    ds_parte_bucal varchar(255),
+    CONSTRAINT pk_tlpartebucal PRIMARY KEY (co_revisao, co_parte_bucal)
+);
+
+CREATE TABLE tl_parte_bucal_proced (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_parte_bucal_proced bigint,
+    co_proced bigint,
+    tp_parte_bucal bigint,
+    nu_dente integer,
+    CONSTRAINT pk_tlpartebucalproced PRIMARY KEY (co_revisao, co_parte_bucal_proced)
+);
+
+CREATE TABLE tl_perfil (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_perfil bigint,
+    no_perfil varchar(100),
+    no_perfil_filtro varchar(50),
+    qt_referencia bigint,
+    co_localidade bigint,
+    no_perfil_padrao varchar(100),
+    tp_perfil bigint,
+    st_ativo integer,
+    CONSTRAINT pk_tlperfil PRIMARY KEY (co_revisao, co_seq_perfil)
+);
+
+CREATE TABLE tl_pergunta (
+    co_contexto_pergunta bigint,
+    co_pergunta_pai bigint,
+    co_seq_pergunta bigint,
+    ds_local varchar(10),
+    ds_pergunta varchar(255),
+    tp_pergunta bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlpergunta PRIMARY KEY (co_revisao, co_seq_pergunta)
+);
+
+CREATE TABLE tl_pergunta_detalhe (
+    co_pergunta bigint,
+    co_pergunta_detalhe bigint,
+    ds_local varchar(10),
+    ds_pergunta_detalhe varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlperguntadetalhe PRIMARY KEY (co_revisao, co_pergunta_detalhe)
+);
+
+CREATE TABLE tl_pessoa_fisica_imagem (
+    co_seq_pessoa_fisica_imagem bigint,
+    im_icone bytea,
+    im_conteudo bytea,
+    tp_imagem bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cidadao bigint,
+    no_tipo_imagem varchar(24),
+    CONSTRAINT pk_tlpessoafisicaimagem PRIMARY KEY (co_revisao, co_seq_pessoa_fisica_imagem)
+);
+
+CREATE TABLE tl_povo_comunidade_tradicional (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_povo_comunidade_tradicional bigint,
+    no_povo_comunidade_tradicional varchar(255),
+    no_povo_comunidade_trad_filtro varchar(255),
+    CONSTRAINT pk_tlpovocomunidadetradicional PRIMARY KEY (co_revisao, co_povo_comunidade_tradicional)
+);
+
+CREATE TABLE tl_pre_natal (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_pre_natal bigint,
+    co_problema bigint,
+    co_prontuario bigint,
+    tp_gravidez bigint,
+    dt_ultima_menstruacao timestamp,
+    dt_desfecho timestamp,
+    st_gravidez_planejada integer,
+    st_alto_risco integer,
+    co_unico_pre_natal bigint,
+    CONSTRAINT pk_tlprenatal PRIMARY KEY (co_revisao, co_seq_pre_natal)
+);
+
+CREATE TABLE tl_principio_ativo (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_principio_ativo bigint,
+    st_ativo integer,
+    no_principio_ativo_filtro varchar(200),
+    no_principio_ativo varchar(200),
+    co_lista_medicamento bigint,
+    CONSTRAINT pk_tlprincipioativo PRIMARY KEY (co_revisao, co_principio_ativo)
+);
+
+CREATE TABLE tl_problema (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_problema bigint,
+    dt_registro timestamp,
+    ds_outro varchar(255),
+    ds_problema_filtro varchar(255),
+    co_ciap bigint,
+    co_cid10 bigint,
+    co_ultimo_problema_evolucao bigint,
+    co_prontuario bigint,
+    co_unico_problema bigint,
+    CONSTRAINT pk_tlproblema PRIMARY KEY (co_revisao, co_seq_problema)
+);
+
+CREATE TABLE tl_problema_evolucao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_problema_evolucao bigint,
+    ds_observacao varchar(255),
+    co_situacao_problema bigint,
+    co_atend_prof bigint,
+    co_unico_problema bigint,
+    co_mes_inicio bigint,
+    co_mes_fim bigint,
+    qt_mes_inicio integer,
+    qt_mes_fim integer,
+    qt_ano_inicio integer,
+    qt_ano_fim integer,
+    nu_dia_inicio integer,
+    nu_dia_fim integer,
+    nu_ano_inicio integer,
+    nu_ano_fim integer,
+    CONSTRAINT pk_tlproblemaevolucao PRIMARY KEY (co_revisao, co_seq_problema_evolucao)
+);
+
+CREATE TABLE tl_proced_atributo_complem (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_proced bigint,
+    co_atributo_complem bigint,
+    dt_competencia varchar(60),
+    st_ativo integer,
+    CONSTRAINT pk_tlprocedatributocomplem PRIMARY KEY (co_revisao, co_proced, co_atributo_complem)
+);
+
+CREATE TABLE tl_proced_automatico (
+    co_seq_proced_automatico bigint,
+    co_proced bigint,
+    co_cbo bigint,
+    st_consulta_agendada integer,
+    st_atend_odonto integer,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlprocedautomatico PRIMARY KEY (co_revisao, co_seq_proced_automatico)
+);
+
+CREATE TABLE tl_proced_cbo (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_proced bigint,
+    co_cbo bigint,
+    dt_competencia varchar(6),
+    st_ativo integer,
+    CONSTRAINT pk_tlprocedcbo PRIMARY KEY (co_revisao, co_cbo, co_proced)
+);
+
+CREATE TABLE tl_proced_cds_proced (
+    co_cds_proced bigint,
+    co_proced bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlprocedcdsproced PRIMARY KEY (co_revisao, co_cds_proced, co_proced)
+);
+
+CREATE TABLE tl_proced_cid10 (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_cid10 bigint,
+    co_proced bigint,
+    dt_competencia varchar(6),
+    st_ativo integer,
+    st_cid_principal integer,
+    CONSTRAINT pk_tlprocedcid10 PRIMARY KEY (co_revisao, co_cid10, co_proced)
+);
+
+CREATE TABLE tl_proced_exame_detalhe (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_proced_exame_detalhe bigint,
+    co_proced bigint,
+    co_exame_detalhe bigint,
+    CONSTRAINT pk_tlprocedexamedetalhe PRIMARY KEY (co_revisao, co_seq_proced_exame_detalhe)
+);
+
+CREATE TABLE tl_proced_exame_especifico (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_proced_exame_especifico bigint,
+    no_proced_exame_especifico varchar(50),
+    no_identificador varchar(50),
+    CONSTRAINT pk_tlprocedexameespecifico PRIMARY KEY (co_revisao, co_proced_exame_especifico)
+);
+
+CREATE TABLE tl_proced_nome_popular (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_proced_nome_popular bigint,
+    co_proced bigint,
+    no_popular varchar(255),
+    no_sinonimos varchar(255),
+    CONSTRAINT pk_tlprocednomepopular PRIMARY KEY (co_revisao, co_seq_proced_nome_popular)
+);
+
+CREATE TABLE tl_proced_opcao_rapida_exame (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_proced_opcao_rapida_exm bigint,
+    co_opcao_rapida_exame bigint,
+    co_proced bigint,
+    CONSTRAINT pk_tlprocedopcaorapidaexame PRIMARY KEY (co_seq_proced_opcao_rapida_exm, co_revisao)
+);
+
+CREATE TABLE tl_proced_solicitado (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_proced_solicitado bigint,
+    co_prontuario bigint,
+    co_proced bigint,
+    ds_orientacao varchar(4000),
+    co_lotacao_solicitante bigint,
+    dt_solicitacao timestamp,
+    co_lotacao_executante bigint,
+    dt_execucao timestamp,
+    ds_observacao_execucao varchar(4000),
+    CONSTRAINT pk_tlprocedsolicitado PRIMARY KEY (co_revisao, co_seq_proced_solicitado)
+);
+
+CREATE TABLE tl_proced_tipo_registro (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_proced bigint,
+    tp_registro bigint,
+    dt_competencia varchar(6),
+    st_ativo integer,
+    CONSTRAINT pk_tlprocedtiporegistro PRIMARY KEY (co_revisao, co_proced, tp_registro)
+);
+
+-- tl_prof: inf: columns may be incomplete
+CREATE TABLE tl_prof (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_ator_papel bigint,
+    nu_conselho_classe varchar(100),
+    co_uf_emissora_conselho_classe bigint,
+    co_conselho_classe bigint,
+    nu_cpf varchar(11),
+    nu_cns varchar(16),
+    no_profissional varchar(500),
+    no_profissional_filtro varchar(600),
+    co_sexo bigint,
+    dt_nascimento date,
+    nu_telefone varchar(255),
+    ds_email varchar(255),
+    ds_cep varchar(8),
+    ds_complemento varchar(50),
+    ds_ponto_referencia varchar(100),
+    ds_logradouro varchar(150),
+    co_uf bigint,
+    co_localidade_endereco bigint,
+    nu_numero varchar(20),
+    st_sem_numero integer,
+    no_bairro varchar(255),
+    no_bairro_filtro varchar(255),
+    tp_logradouro bigint,
+    CONSTRAINT pk_tlprof PRIMARY KEY (co_revisao, co_ator_papel)
+);
+
+CREATE TABLE tl_prof_grupo_ativ_col (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_prof_grupo bigint,
+    no_prof_grupo varchar(255),
+    nu_cpf varchar(11),
+    nu_cns varchar(16),
+    nu_cnes varchar(20),
+    nu_ine varchar(255),
+    co_cbo_2002 varchar(10),
+    co_unico_prof varchar(40),
+    CONSTRAINT pk_tlprofgrupoativcol PRIMARY KEY (co_seq_prof_grupo, co_revisao)
+);
+
+CREATE TABLE tl_prof_municipio (
+    co_localidade bigint,
+    co_ator_papel bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlprofmunicipio PRIMARY KEY (co_revisao, co_ator_papel, co_localidade)
+);
+
+CREATE TABLE tl_prontuario (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_prontuario bigint,
+    co_unico_prontuario varchar(36),
+    co_unico_cidadao_prontuario varchar(36),
+    qt_referencia bigint,
+    co_prontuario_grupo bigint,
+    co_cidadao bigint,
+    st_cidadao_processado integer,
+    CONSTRAINT pk_tlprontuario PRIMARY KEY (co_revisao, co_seq_prontuario)
+);
+
+CREATE TABLE tl_prontuario_grupo_historico (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_prontuario_grpo_hstrco bigint,
+    co_prontuario_grupo bigint,
+    co_prontuario bigint,
+    dt_unificacao timestamp,
+    CONSTRAINT pk_tlprontuariogrupohistorico PRIMARY KEY (co_seq_prontuario_grpo_hstrco, co_revisao)
+);
+
+CREATE TABLE tl_prontuario_unidade_saude (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_prontuario_unidade_saud bigint,
+    co_unidade_saude bigint,
+    co_cidadao bigint,
+    nu_prontuario varchar(30),
+    CONSTRAINT pk_tlprontuariounidadesaude PRIMARY KEY (co_revisao, co_seq_prontuario_unidade_saud)
+);
+
+CREATE TABLE tl_qst_associacao_opcao_pergnt (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_qst_associacao_pergunta bigint,
+    co_qst_opcao_pergunta bigint,
+    CONSTRAINT pk_tlqstassociacaoopcaopergnt PRIMARY KEY (co_revisao, co_qst_associacao_pergunta, co_qst_opcao_pergunta)
+);
+
+CREATE TABLE tl_qst_associacao_pergunta (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_qst_associacao_pergunta bigint,
+    co_qst_questionario_pergunta bigint,
+    co_qst_qst_pergunta_associacao bigint,
+    co_opcao_pergunta bigint,
+    CONSTRAINT pk_tlqstassociacaopergunta PRIMARY KEY (co_revisao, co_qst_associacao_pergunta)
+);
+
+CREATE TABLE tl_qst_opcao_pergunta (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_qst_opcao_pergunta bigint,
+    co_qst_pergunta bigint,
+    co_qst_opcao_tipo_pergunta bigint,
+    co_qst_orientacao_prof bigint,
+    CONSTRAINT pk_tlqstopcaopergunta PRIMARY KEY (co_revisao, co_qst_opcao_pergunta)
+);
+
+CREATE TABLE tl_qst_opcao_tipo_pergunta (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_qst_opcao_tipo_pergunta bigint,
+    no_qst_opcao_tipo_pergunta varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlqstopcaotipopergunta PRIMARY KEY (co_revisao, co_qst_opcao_tipo_pergunta)
+);
+
+CREATE TABLE tl_qst_orientacao_prof (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_qst_orientacao_prof bigint,
+    ds_orientacao_prof varchar(1000),
+    CONSTRAINT pk_tlqstorientacaoprof PRIMARY KEY (co_revisao, co_qst_orientacao_prof)
+);
+
+CREATE TABLE tl_qst_pergunta (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_qst_pergunta bigint,
+    no_qst_pergunta varchar(800),
+    tp_opcao_pergunta bigint,
+    CONSTRAINT pk_tlqstpergunta PRIMARY KEY (co_revisao, co_qst_pergunta)
+);
+
+CREATE TABLE tl_qst_questionario (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_qst_questionario bigint,
+    ds_questionario varchar(255),
+    st_ativo integer,
+    tp_qst_questionario integer,
+    nu_idade_meses_limite_inferior integer,
+    nu_idade_meses_limite_superior integer,
+    CONSTRAINT pk_tlqstquestionario PRIMARY KEY (co_revisao, co_qst_questionario)
+);
+
+CREATE TABLE tl_qst_questionario_pergunta (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_qst_questionario_pergunta bigint,
+    ds_ordenacao varchar(15),
+    co_qst_questionario bigint,
+    co_qst_pergunta bigint,
+    st_ativo integer,
+    CONSTRAINT pk_tlqstquestionariopergunta PRIMARY KEY (co_revisao, co_qst_questionario_pergunta)
+);
+
+CREATE TABLE tl_qst_questionario_respondido (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_qst_qst_respondido bigint,
+    co_qst_questionario bigint,
+    co_atend_prof bigint,
+    dt_respondido timestamp,
+    CONSTRAINT pk_tlqstquestionariorespondido PRIMARY KEY (co_revisao, co_seq_qst_qst_respondido)
+);
+
+CREATE TABLE tl_qst_resposta (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_qst_resposta bigint,
+    co_qst_questionario_respondido bigint,
+    co_qst_questionario_pergunta bigint,
+    tp_qst_resposta integer,
+    nu_resposta integer,
+    ds_resposta varchar(800),
+    co_qst_opcao_pergunta bigint,
+    CONSTRAINT pk_tlqstresposta PRIMARY KEY (co_revisao, co_seq_qst_resposta)
+);
+
+CREATE TABLE tl_qst_resposta_opcao_pergunta (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_qst_resposta bigint,
+    co_qst_opcao_pergunta bigint,
+    CONSTRAINT pk_tlqstrespostaopcaopergunta PRIMARY KEY (co_revisao, co_qst_resposta, co_qst_opcao_pergunta)
+);
+
+CREATE TABLE tl_receita (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_receita bigint,
+    co_atend_prof bigint,
+    tp_receita bigint,
+    CONSTRAINT pk_tlreceita PRIMARY KEY (co_revisao, co_seq_receita)
+);
+
+CREATE TABLE tl_receita_medicamento (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_receita_medicamento bigint,
+    no_posologia varchar(200),
+    qt_receitada integer,
+    co_aplicacao_medicamento bigint,
+    st_uso_continuo integer,
+    co_medicamento bigint,
+    dt_inicio_tratamento date,
+    dt_fim_tratamento date,
+    qt_duracao_tratamento integer,
+    ds_dose varchar(100),
+    tp_frequencia_dose bigint,
+    ds_frequencia_dose varchar(25),
+    st_registro_manual integer,
+    st_dose_unica integer,
+    ds_recomendacao text,
+    qt_periodo_frequencia integer,
+    tp_un_medida_tempo_frequencia bigint,
+    tp_un_medida_tempo_tratamento bigint,
+    co_atend_prof bigint,
+    tp_receita integer,
+    CONSTRAINT pk_tlreceitamedicamento PRIMARY KEY (co_revisao, co_seq_receita_medicamento)
+);
+
+CREATE TABLE tl_receita_tipo_frequencia (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_receita_tipo_frequencia bigint,
+    no_tipo_frequencia varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlreceitatipofrequencia PRIMARY KEY (co_revisao, co_receita_tipo_frequencia)
+);
+
+CREATE TABLE tl_recurso (
+    co_seq_recurso bigint,
+    ds_caminho varchar(1000),
+    no_recurso varchar(1000),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlrecurso PRIMARY KEY (co_revisao, co_seq_recurso)
+);
+
+-- tl_registro_vacinacao: inf: columns may be incomplete
+CREATE TABLE tl_registro_vacinacao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_registro_vacinacao bigint,
+    co_estrategia_vacinacao bigint,
+    co_imunobiologico bigint,
+    co_dose_imunobiologico bigint,
+    co_via_adm_vacina bigint,
+    co_local_apl_vacina bigint,
+    co_vacinacao bigint,
+    co_tipo_registro_vacinacao bigint,
+    st_registro_anterior integer,
+    dt_aprazamento date,
+    dt_aplicacao timestamp,
+    co_imunobiologico_lote bigint,
+    ds_observacoes varchar(300),
+    co_grupo_atendimento bigint,
+    CONSTRAINT pk_tlregistrovacinacao PRIMARY KEY (co_revisao, co_seq_registro_vacinacao)
+);
+
+-- tl_regulacao: inf: columns partly known
+CREATE TABLE tl_regulacao (
+    co_prontuario bigint
+);
+
+-- tl_regulacao_evolucao: inf: columns partly known
+CREATE TABLE tl_regulacao_evolucao (
+    dt_evolucao_regulacao timestamp,
+    ds_observacao varchar
+);
+
+CREATE TABLE tl_renda_familiar (
+    co_renda_familiar bigint,
+    no_renda_familiar varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_ordem bigint,
+    CONSTRAINT pk_tlrendafamiliar PRIMARY KEY (co_revisao, co_renda_familiar)
+);
+
+CREATE TABLE tl_requisicao_exame (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_requisicao_exame bigint,
+    dt_requisicao timestamp,
+    dt_ultima_menstruacao timestamp,
+    ds_justificativa_procedimento varchar(500),
+    co_atend_prof bigint,
+    co_cid10 bigint,
+    tp_exame integer,
+    ds_observacao varchar(500),
+    CONSTRAINT pk_tlrequisicaoexame PRIMARY KEY (co_revisao, co_seq_requisicao_exame)
+);
+
+-- tl_resultado_exm_qualitativo: inf: columns partly known
+CREATE TABLE tl_resultado_exm_qualitativo (
+    co_revisao bigint, -- inf
+    co_tipo_revisao smallint, -- inf
+    co_seq_resultado_exm_qualitatv bigint, -- inf
+    ds_resultado varchar(255) -- inf
+);
+
+CREATE TABLE tl_rl_cds_visita_dom_motivo (
+    co_cds_visita_domiciliar bigint,
+    co_cds_visita_dom_motivo bigint,
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tlrlcdsvisitadommotivo PRIMARY KEY (co_revisao, co_cds_visita_domiciliar, co_cds_visita_dom_motivo)
+);
+
+CREATE TABLE tl_sextante (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_parte_bucal bigint,
+    co_arcada bigint,
+    CONSTRAINT pk_tlsextante PRIMARY KEY (co_revisao, co_parte_bucal)
+);
+
+CREATE TABLE tl_sinan_notificacao_evolucao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_sinan_notificacao_evol bigint,
+    co_sinan_notificacao bigint,
+    co_atend_prof bigint,
+    co_prontuario bigint,
+    CONSTRAINT pk_tlsinannotificacaoevolucao PRIMARY KEY (co_seq_sinan_notificacao_evol, co_revisao)
+);
+
+CREATE TABLE tl_situacao_coroa (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_situacao_coroa bigint,
+    no_situacao_coroa varchar(50),
+    no_identificador varchar(50),
+    CONSTRAINT pk_tlsituacaocoroa PRIMARY KEY (co_revisao, co_situacao_coroa)
+);
+
+CREATE TABLE tl_situacao_face (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_situacao_face bigint,
+    no_situacao_face varchar(50),
+    no_identificador varchar(50),
+    CONSTRAINT pk_tlsituacaoface PRIMARY KEY (co_revisao, co_situacao_face)
+);
+
+CREATE TABLE tl_situacao_raiz (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_situacao_raiz bigint,
+    no_situacao_raiz varchar(50),
+    no_identificador varchar(50),
+    CONSTRAINT pk_tlsituacaoraiz PRIMARY KEY (co_revisao, co_situacao_raiz)
+);
+
+CREATE TABLE tl_tipo_atend_proced_automatic (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_proced_automatico bigint,
+    tp_atend bigint,
+    CONSTRAINT pk_tltipoatendprocedautomatic PRIMARY KEY (co_revisao, co_proced_automatico, tp_atend)
+);
+
+CREATE TABLE tl_tipo_consulta_odnt_prc_auto (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_proced_automatico bigint,
+    tp_consulta_odonto bigint,
+    CONSTRAINT pk_tltipoconsultaodntprcauto PRIMARY KEY (co_revisao, co_proced_automatico, tp_consulta_odonto)
+);
+
+CREATE TABLE tl_tipo_consulta_odonto (
+    co_tipo_consulta_odonto bigint,
+    no_tipo_consulta_odonto varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tltipoconsultaodonto PRIMARY KEY (co_revisao, co_tipo_consulta_odonto)
+);
+
+CREATE TABLE tl_tipo_edema (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_tipo_edema bigint,
+    no_tipo_edema varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tltipoedema PRIMARY KEY (co_revisao, co_tipo_edema)
+);
+
+CREATE TABLE tl_tipo_encam_odonto (
+    co_tipo_encam_odonto bigint,
+    no_tipo_encam_odonto varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tltipoencamodonto PRIMARY KEY (co_revisao, co_tipo_encam_odonto)
+);
+
+CREATE TABLE tl_tipo_encam_odonto_procd_aut (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_proced_automatico bigint,
+    tp_encam_odonto bigint,
+    CONSTRAINT pk_tltipoencamodontoprocdaut PRIMARY KEY (co_revisao, co_proced_automatico, tp_encam_odonto)
+);
+
+CREATE TABLE tl_tipo_exame (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_tipo_exame bigint,
+    no_tipo_exame varchar(50),
+    co_sexo bigint,
+    no_identificador varchar(30),
+    CONSTRAINT pk_tltipoexame PRIMARY KEY (co_revisao, co_tipo_exame)
+);
+
+CREATE TABLE tl_tipo_fornec_odonto (
+    co_tipo_fornec_odonto bigint,
+    no_tipo_fornec_odonto varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tltipofornecodonto PRIMARY KEY (co_revisao, co_tipo_fornec_odonto)
+);
+
+CREATE TABLE tl_tipo_gravidez (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_tipo_gravidez bigint,
+    no_tipo_gravidez varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tltipogravidez PRIMARY KEY (co_revisao, co_tipo_gravidez)
+);
+
+CREATE TABLE tl_tipo_localidade (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_tipo_localidade bigint,
+    no_tipo_localidade varchar(100),
+    sg_tipo_localidade varchar(1),
+    no_identificador varchar(30),
+    CONSTRAINT pk_tltipolocalidade PRIMARY KEY (co_revisao, co_tipo_localidade)
+);
+
+CREATE TABLE tl_tipo_parte_bucal (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_tipo_parte_bucal bigint,
+    no_tipo_parte_bucal varchar(100),
+    no_identificador varchar(100),
+    CONSTRAINT pk_tltipopartebucal PRIMARY KEY (co_revisao, co_tipo_parte_bucal)
+);
+
+CREATE TABLE tl_tipo_perfil (
+    co_tipo_perfil bigint,
+    no_tipo_perfil varchar(100),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tltipoperfil PRIMARY KEY (co_revisao, co_tipo_perfil)
+);
+
+CREATE TABLE tl_tipo_pergunta (
+    co_tipo_pergunta bigint,
+    ds_tipo_pergunta varchar(255),
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    CONSTRAINT pk_tltipopergunta PRIMARY KEY (co_revisao, co_tipo_pergunta)
+);
+
+CREATE TABLE tl_tipo_registro (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_tipo_registro bigint,
+    no_tipo_registro varchar(50),
+    dt_competencia varchar(6),
+    nu_ms varchar(2),
+    CONSTRAINT pk_tltiporegistro PRIMARY KEY (co_revisao, co_tipo_registro)
+);
+
+CREATE TABLE tl_tipo_servico (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_tipo_servico bigint,
+    no_tipo_servico varchar(50),
+    no_tipo_servico_filtro varchar(50),
+    st_interno integer,
+    no_identificador varchar(255),
+    CONSTRAINT pk_tltiposervico PRIMARY KEY (co_revisao, co_tipo_servico)
+);
+
+CREATE TABLE tl_titulo_patente (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_titulo_patente bigint,
+    nu_dne varchar(4),
+    no_titulo_patente varchar(72),
+    CONSTRAINT pk_tltitulopatente PRIMARY KEY (co_revisao, co_titulo_patente)
+);
+
+CREATE TABLE tl_unidade_medida (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_unidade_medida bigint,
+    sg_unidade_medida varchar(25),
+    no_unidade_medida_filtro varchar(100),
+    no_unidade_medida varchar(100),
+    no_unidade_medida_plural varchar(100),
+    CONSTRAINT pk_tlunidademedida PRIMARY KEY (co_revisao, co_unidade_medida)
+);
+
+CREATE TABLE tl_unidade_medida_tempo (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_unidade_medida_tempo bigint,
+    no_unidade_medida_tempo varchar(255),
+    no_identificador varchar(255),
+    CONSTRAINT pk_tlunidademedidatempo PRIMARY KEY (co_revisao, co_unidade_medida_tempo)
+);
+
+CREATE TABLE tl_unidade_saude (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    nu_licenca_funcionamento varchar(20),
+    tp_unidade_saude bigint,
+    co_ator_papel bigint,
+    nu_cnes varchar(20),
+    st_ativo integer,
+    nu_cnpj varchar(14),
+    no_unidade_saude varchar(255),
+    no_unidade_saude_filtro varchar(255),
+    nu_telefone_comercial varchar(255),
+    nu_telefone_comercial2 varchar(255),
+    nu_telefone_fax varchar(255),
+    ds_email varchar(255),
+    ds_cep varchar(8),
+    ds_complemento varchar(50),
+    ds_ponto_referencia varchar(100),
+    ds_logradouro varchar(150),
+    co_uf bigint,
+    co_localidade bigint,
+    nu_numero varchar(20),
+    st_sem_numero integer,
+    no_bairro varchar(255),
+    no_bairro_filtro varchar(255),
+    tp_logradouro bigint,
+    CONSTRAINT pk_tlunidadesaude PRIMARY KEY (co_revisao, co_ator_papel)
+);
+
+CREATE TABLE tl_unidade_saude_complexidade (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_ator_papel bigint,
+    co_complexidade bigint,
+    CONSTRAINT pk_tlunidadesaudecomplexidade PRIMARY KEY (co_revisao, co_complexidade, co_ator_papel)
+);
+
+CREATE TABLE tl_unidade_saude_horus (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_unidade_saude bigint,
+    co_unidade_saude_horus bigint,
+    co_seq_unidade_saude_horus bigint NOT NULL,
+    CONSTRAINT pk_tlunidadesaudehorus PRIMARY KEY (co_revisao, co_unidade_saude, co_unidade_saude_horus)
+);
+
+CREATE TABLE tl_unidade_saude_tipo_servico (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    tp_servico bigint,
+    co_ator_papel bigint,
+    CONSTRAINT pk_tlunidadesaudetiposervico PRIMARY KEY (co_revisao, co_ator_papel, tp_servico)
+);
+
+CREATE TABLE tl_usuario (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_usuario bigint,
+    st_bloqueado integer,
+    ds_senha varchar(255),
+    st_trocar_senha integer,
+    co_ator bigint,
+    dt_ultima_atualizacao_senha date,
+    st_termo_uso integer,
+    st_forcar_troca_senha integer,
+    nr_tentativas_acesso integer,
+    CONSTRAINT pk_tlusuario PRIMARY KEY (co_revisao, co_seq_usuario)
+);
+
+CREATE TABLE tl_vacinacao (
+    co_revisao bigint,
+    co_tipo_revisao smallint,
+    co_seq_vacinacao bigint,
+    st_gestante integer,
+    st_puerpera integer,
+    st_viajante integer,
+    st_comunicante_hanseniase integer,
+    co_atend_prof bigint,
+    co_prontuario bigint,
+    CONSTRAINT pk_tlvacinacao PRIMARY KEY (co_revisao, co_seq_vacinacao)
+);
+
+CREATE TABLE ta_ad_cidadao (
+    co_seq_taadcidadao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_ad_cidadao bigint, -- inf
+    co_equipe bigint, -- inf
+    dt_admissao timestamp, -- inf
+    co_ad_modalidade bigint, -- inf
+    co_ad_origem bigint, -- inf
+    no_especificacao_origem varchar(255), -- inf
+    co_cid10_principal bigint, -- inf
+    co_cid10_causa_associada bigint, -- inf
+    co_ad_destino bigint, -- inf
+    dt_saida timestamp, -- inf
+    dt_ultima_visita timestamp, -- inf
+    dt_proxima_visita timestamp, -- inf
+    co_prontuario bigint, -- inf
+    co_cid10_secundario_2 bigint, -- inf
+    dt_reg_obito timestamptz, -- inf
+    st_cidadao_sincronizado integer, -- inf
+    st_dt_saida_restaurada integer, -- inf
+    st_dt_saida_futura integer, -- inf
+    nu_documento_obito varchar(16), -- inf
+    co_unico_ad_cidadao_obito bigint, -- inf
+    co_unico_ad_cidadao bigint, -- inf
+    CONSTRAINT pk_taadcidadao PRIMARY KEY (co_seq_taadcidadao)
+);
+
+CREATE TABLE ta_ad_cidadao_historico (
+    co_seq_taadcidadaohistorico bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_ad_cidadao_historico bigint, -- inf
+    co_unico_ad_cidadao bigint, -- inf
+    co_ad_modalidade bigint, -- inf
+    co_prof bigint, -- inf
+    dt_registro timestamp, -- inf
+    co_lotacao bigint, -- inf
+    CONSTRAINT pk_taadcidadaohistorico PRIMARY KEY (co_seq_taadcidadaohistorico)
+);
+
+CREATE TABLE ta_adm_geral (
+    co_seq_taadmgeral bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_ator_papel bigint,
+    st_instalacao_terminada integer,
+    CONSTRAINT pk_taadmgeral PRIMARY KEY (co_seq_taadmgeral)
+);
+
+CREATE TABLE ta_adm_municipal (
+    co_seq_taadmmunicipal bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_ator_papel bigint,
+    co_localidade bigint,
+    ds_autorizacao varchar(225),
+    st_instalacao_terminada integer,
+    dt_inativacao timestamp,
+    dt_adicao timestamp,
+    CONSTRAINT pk_taadmmunicipal PRIMARY KEY (co_seq_taadmmunicipal)
+);
+
+-- ta_agend_compartilhado: inf: columns partly known
+CREATE TABLE ta_agend_compartilhado (
+    co_seq_taagendcompartilhado bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_agend_compartilhado bigint, -- inf
+    nu_telefone_prof_participante varchar, -- inf
+    ds_email_prof_participante varchar, -- inf
+    co_agend_principal bigint, -- inf
+    CONSTRAINT pk_taagendcompartilhado PRIMARY KEY (co_seq_taagendcompartilhado)
+);
+
+CREATE TABLE ta_agendado (
+    co_seq_taagendado bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_agendado bigint, -- inf
+    dt_agendado timestamp, -- inf
+    hr_inicial_agendado timestamp, -- inf
+    ds_observacao varchar(400), -- inf
+    st_agendado bigint, -- inf
+    co_lotacao_agendada bigint, -- inf
+    co_motivo_reserva bigint, -- inf
+    ds_outro_motivo_reserva varchar(600), -- inf
+    co_origem bigint, -- inf
+    co_prontuario bigint, -- inf
+    co_lotacao_criadora bigint, -- inf
+    dt_criacao timestamptz, -- inf
+    uuid_agendamento varchar(36), -- inf
+    dt_ultima_tentativa_envio timestamp, -- inf
+    st_sincronizacao varchar(48), -- inf
+    ds_ultima_tentativa text, -- inf
+    st_cidadao_agendamento_online varchar(48), -- inf
+    st_fora_ubs integer, -- inf
+    co_local_atend bigint, -- inf
+    tp_agendamento integer, -- inf
+    st_enviou_email_cidadao integer, -- inf
+    CONSTRAINT pk_taagendado PRIMARY KEY (co_seq_taagendado)
+);
+
+-- ta_aldeia_localidade: inf: columns partly known
+CREATE TABLE ta_aldeia_localidade (
+    co_seq_taaldeialocalidade bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_aldeia_localidade bigint, -- inf
+    CONSTRAINT pk_taaldeialocalidade PRIMARY KEY (co_seq_taaldeialocalidade)
+);
+
+CREATE TABLE ta_alergia (
+    co_seq_taalergia bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_alergia bigint, -- inf
+    co_categoria_agente_causador bigint, -- inf
+    no_substancia_especifica varchar(300), -- inf
+    no_substancia_especifica_filtr varchar(300), -- inf
+    co_ultima_alergia_evolucao bigint, -- inf
+    co_prontuario bigint, -- inf
+    co_unico_alergia bigint, -- inf
+    CONSTRAINT pk_taalergia PRIMARY KEY (co_seq_taalergia)
+);
+
+CREATE TABLE ta_alergia_evolucao (
+    co_seq_taalergiaevolucao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_alergia_evolucao bigint, -- inf
+    co_unico_alergia bigint, -- inf
+    no_manifestacoes varchar(800), -- inf
+    dt_instalacao date, -- inf
+    st_alergia_avaliada integer, -- inf
+    co_criticidade_alergia bigint, -- inf
+    no_evolucao varchar(800), -- inf
+    co_atend_prof bigint, -- inf
+    ds_observacao varchar, -- inf
+    co_tipo_reacao_alergia bigint, -- inf
+    co_grau_certeza_alergia bigint, -- inf
+    CONSTRAINT pk_taalergiaevolucao PRIMARY KEY (co_seq_taalergiaevolucao)
+);
+
+-- ta_animais_domicilio: inf: columns partly known
+CREATE TABLE ta_animais_domicilio (
+    co_seq_taanimaisdomicilio bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_animais_domicilio bigint, -- inf
+    CONSTRAINT pk_taanimaisdomicilio PRIMARY KEY (co_seq_taanimaisdomicilio)
+);
+
+CREATE TABLE ta_antecedente (
+    co_seq_taantecedente bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_prontuario bigint, -- inf
+    ds_cirurgia varchar(400), -- inf
+    ds_internacao varchar(400), -- inf
+    ds_alergia_medicamento varchar(400), -- inf
+    ds_observacao varchar(400), -- inf
+    ds_aborto varchar(255), -- inf
+    ds_parto varchar(255), -- inf
+    qt_aborto varchar(255), -- inf
+    ds_natimorto varchar(255), -- inf
+    ds_recem_nascido varchar(255), -- inf
+    ds_cesaria varchar(255), -- inf
+    ds_parto_domiciliar varchar(255), -- inf
+    ds_filho_vivo varchar(255), -- inf
+    ds_obito_antes_primeira_semana varchar(255), -- inf
+    ds_gestacao varchar(255), -- inf
+    ds_parto_vaginal varchar(255), -- inf
+    ds_obito_apos_primeira_semana varchar(255), -- inf
+    dt_ultimo_parto timestamp, -- inf
+    qt_recem_nascido_acima varchar(255), -- inf
+    qt_nascidos_vivos varchar(255), -- inf
+    st_parto_menos_de_um_ano integer, -- inf
+    dt_ultima_atualizacao_pessoal timestamp, -- inf
+    dt_ultima_atualizacao_gestacnl timestamp, -- inf
+    nu_peso varchar(255), -- inf
+    nu_altura varchar(255), -- inf
+    nu_perimetro_cefalico varchar(255), -- inf
+    nu_apgar_um varchar(255), -- inf
+    nu_apgar_cinco varchar(255), -- inf
+    nu_apgar_dez varchar(255), -- inf
+    tp_gravidez varchar(255), -- inf
+    tp_parto varchar(255), -- inf
+    nu_ig_semanas varchar(255), -- inf
+    nu_ig_dias varchar(255), -- inf
+    dt_ultima_atualizacao_puericu timestamp, -- inf
+    CONSTRAINT pk_taantecedente PRIMARY KEY (co_seq_taantecedente)
+);
+
+CREATE TABLE ta_antecedente_ciap (
+    co_seq_taantecedenteciap bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_prontuario bigint, -- inf
+    co_ciap bigint, -- inf
+    ds_observacao varchar, -- inf
+    CONSTRAINT pk_taantecedenteciap PRIMARY KEY (co_seq_taantecedenteciap)
+);
+
+CREATE TABLE ta_antecedente_historico (
+    co_seq_taantecedentehistorico bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_antecedente_historico bigint, -- inf
+    co_atend_prof bigint, -- inf
+    CONSTRAINT pk_taantecedentehistorico PRIMARY KEY (co_seq_taantecedentehistorico)
+);
+
+CREATE TABLE ta_antecedente_item (
+    co_seq_taantecedenteitem bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_antecedente_item bigint, -- inf
+    co_antecedente_historico bigint, -- inf
+    ds_valor_item varchar(255), -- inf
+    st_valor_item integer, -- inf
+    tp_antecedente_item bigint, -- inf
+    CONSTRAINT pk_taantecedenteitem PRIMARY KEY (co_seq_taantecedenteitem)
+);
+
+-- ta_arquivo: inf: columns partly known
+CREATE TABLE ta_arquivo (
+    co_seq_taarquivo bigint,
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_arquivo bigint,
+    no_arquivo varchar,
+    dt_criacao timestamp,
+    CONSTRAINT pk_taarquivo PRIMARY KEY (co_seq_taarquivo)
+);
+
+-- ta_arquivo_atendprof: inf: columns partly known
+CREATE TABLE ta_arquivo_atendprof (
+    co_seq_taarquivoatendprof bigint,
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_arquivo_atendprof bigint,
+    co_arquivo bigint,
+    ds_observacao varchar,
+    no_titulo varchar,
+    CONSTRAINT pk_taarquivoatendprof PRIMARY KEY (co_seq_taarquivoatendprof)
+);
+
+CREATE TABLE ta_atend (
+    co_seq_taatend bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_atend bigint, -- inf
+    dt_fim timestamp, -- inf
+    dt_inicio timestamp, -- inf
+    qt_referencia bigint,
+    st_atend bigint, -- inf
+    co_agendado bigint, -- inf
+    co_lotacao bigint, -- inf
+    co_classificacao_risco bigint, -- inf
+    co_prontuario bigint,
+    co_unidade_saude bigint, -- inf
+    co_atend_prof bigint, -- inf
+    dt_encaminhamento timestamp, -- inf
+    st_fechado_automaticamente integer, -- inf
+    nu_lotacao_anterior bigint, -- inf
+    co_unico_atend varchar(96), -- inf
+    tp_local_atend bigint, -- inf
+    st_registro_tardio integer, -- inf
+    no_justificativa_reg_tardio varchar(50), -- inf
+    dt_criacao_registro timestamptz,
+    dt_ultima_alteracao_status timestamp, -- inf
+    co_equipe bigint, -- inf
+    co_responsavel bigint, -- inf
+    nu_responsavel_anterior bigint, -- inf
+    CONSTRAINT pk_taatend PRIMARY KEY (co_seq_taatend)
+);
+
+-- ta_atend_obs: inf: columns partly known
+CREATE TABLE ta_atend_obs (
+    co_seq_taatendobs bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_atend_obs bigint, -- inf
+    CONSTRAINT pk_taatendobs PRIMARY KEY (co_seq_taatendobs)
+);
+
+-- ta_atend_obs_plano_cuidado: inf: columns partly known
+CREATE TABLE ta_atend_obs_plano_cuidado (
+    co_seq_taatendobsplanocuidado bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_atend_obs_plano_cuidado bigint, -- inf
+    co_atend_prof_obs bigint, -- inf
+    ds_descricao text, -- inf
+    CONSTRAINT pk_taatendobsplanocuidado PRIMARY KEY (co_seq_taatendobsplanocuidado)
+);
+
+CREATE TABLE ta_atend_obs_responsavel (
+    co_seq_taatendobsresponsavel bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_atend_obs_responsavel bigint, -- inf
+    co_atend_obs bigint, -- inf
+    co_responsavel bigint, -- inf
+    st_atendeu_responsavel integer, -- inf
+    CONSTRAINT pk_taatendobsresponsavel PRIMARY KEY (co_seq_taatendobsresponsavel)
+);
+
+CREATE TABLE ta_atend_proced (
+    co_seq_taatendproced bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_atend_proced bigint, -- inf
+    st_obrigatorio integer, -- inf
+    co_atend_prof bigint, -- inf
+    co_proced bigint, -- inf
+    co_cid10_principal bigint, -- inf
+    st_automatico integer, -- inf
+    CONSTRAINT pk_taatendproced PRIMARY KEY (co_seq_taatendproced)
+);
+
+-- ta_atend_prof: inf: columns partly known
+CREATE TABLE ta_atend_prof (
+    co_seq_taatendprof bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_atend_prof bigint, -- inf
+    dt_fim timestamp, -- inf
+    dt_inicio timestamp, -- inf
+    co_atend bigint, -- inf
+    co_atend_prof_tipo_encam_intrn bigint, -- inf
+    co_lotacao bigint, -- inf
+    tp_atend_prof bigint, -- inf
+    st_atend_prof bigint, -- inf
+    st_atend_enviado integer, -- inf
+    co_unico_ad_cidadao bigint, -- inf
+    co_classificacao_risco bigint, -- inf
+    co_unico_atend_prof varchar(96), -- inf
+    tp_atend bigint, -- inf
+    nu_conselho_classe varchar(100), -- inf
+    co_uf_emissora_conselho_classe bigint, -- inf
+    co_conselho_classe bigint, -- inf
+    ds_versao_ficha varchar(30), -- inf
+    co_racionalidade_saude bigint, -- inf
+    co_lotacao_atend_compartilhado bigint, -- inf
+    st_registro_historico integer, -- inf
+    nu_revisao integer, -- inf
+    st_cancelado integer, -- inf
+    tp_participacao_cidadao bigint, -- inf
+    co_marcador_consumo_alim bigint, -- inf
+    CONSTRAINT pk_taatendprof PRIMARY KEY (co_seq_taatendprof)
+);
+
+CREATE TABLE ta_atend_prof_conduta (
+    co_seq_taatendprofconduta bigint, -- inf
+    co_tipo_auditoria char(1), -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_atend_prof bigint, -- inf
+    tp_cds_conduta bigint, -- inf
+    CONSTRAINT pk_taatendprofconduta PRIMARY KEY (co_seq_taatendprofconduta)
+);
+
+CREATE TABLE ta_atend_prof_obs (
+    co_seq_taatendprofobs bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_atend_prof_obs bigint, -- inf
+    co_atend_obs bigint, -- inf
+    CONSTRAINT pk_taatendprofobs PRIMARY KEY (co_seq_taatendprofobs)
+);
+
+CREATE TABLE ta_atend_prof_odonto (
+    co_seq_taatendprofodonto bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_atend_prof_odonto bigint, -- inf
+    tp_consulta_odonto bigint, -- inf
+    ds_observacao_rpc varchar, -- inf
+    CONSTRAINT pk_taatendprofodonto PRIMARY KEY (co_seq_taatendprofodonto)
+);
+
+CREATE TABLE ta_atend_prof_odonto_tipo_encm (
+    co_seq_taatendprofodontotipncm bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_atend_prof_odonto bigint, -- inf
+    tp_encam_odonto bigint, -- inf
+    CONSTRAINT pk_taatendprofodontotipoencm PRIMARY KEY (co_seq_taatendprofodontotipncm)
+);
+
+CREATE TABLE ta_atend_prof_odonto_tipo_frnc (
+    co_seq_taatendprofodontotpfrnc bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_atend_prof_odonto bigint, -- inf
+    tp_fornecimento_odonto bigint, -- inf
+    CONSTRAINT pk_taatendprofodontotipofrnc PRIMARY KEY (co_seq_taatendprofodontotpfrnc)
+);
+
+CREATE TABLE ta_atend_prof_pre_natal (
+    co_seq_taatendprofprenatal bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_atend_prof_pre_natal bigint, -- inf
+    co_unico_pre_natal bigint, -- inf
+    tp_edema bigint, -- inf
+    st_gravidez_planejada integer, -- inf
+    st_movimentacao_fetal integer, -- inf
+    CONSTRAINT pk_taatendprofprenatal PRIMARY KEY (co_seq_taatendprofprenatal)
+);
+
+CREATE TABLE ta_atend_prof_puericultura (
+    co_seq_taatendprofpuericultura bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_atend_prof_puericultura bigint, -- inf
+    tp_aleitamento_materno bigint, -- inf
+    CONSTRAINT pk_taatendprofpuericultura PRIMARY KEY (co_seq_taatendprofpuericultura)
+);
+
+CREATE TABLE ta_atend_prof_tipo_encam_intrn (
+    co_seq_taatendproftipoencmntrn bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_atend_prof_tipo_enc_int bigint, -- inf
+    co_agendado bigint, -- inf
+    co_atend bigint, -- inf
+    co_lotacao bigint, -- inf
+    tp_encam_interno bigint, -- inf
+    st_agendado integer, -- inf
+    CONSTRAINT pk_taatendproftipoencamintrn PRIMARY KEY (co_seq_taatendproftipoencmntrn)
+);
+
+CREATE TABLE ta_atend_tipo_servico (
+    co_seq_taatendtiposervico bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    tp_servico bigint, -- inf
+    co_atend bigint, -- inf
+    CONSTRAINT pk_taatendtiposervico PRIMARY KEY (co_seq_taatendtiposervico)
+);
+
+-- ta_atestado: inf: columns partly known
+CREATE TABLE ta_atestado (
+    co_seq_taatestado bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_atestado bigint, -- inf
+    dt_atestado timestamp, -- inf
+    ds_atestado text, -- inf
+    st_impresso integer, -- inf
+    co_atend_prof bigint, -- inf
+    co_prontuario bigint, -- inf
+    im_qrcode_atestado text, -- inf
+    tp_atestado bigint, -- inf
+    co_cid10 bigint, -- inf
+    CONSTRAINT pk_taatestado PRIMARY KEY (co_seq_taatestado)
+);
+
+-- ta_atestado_modelo: inf: columns partly known
+CREATE TABLE ta_atestado_modelo (
+    co_seq_taatestadomodelo bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_atestado_modelo bigint, -- inf
+    no_modelo varchar(255), -- inf
+    ds_modelo text, -- inf
+    CONSTRAINT pk_taatestadomodelo PRIMARY KEY (co_seq_taatestadomodelo)
+);
+
+-- ta_ativ_col_cidadao_particip: inf: columns partly known
+CREATE TABLE ta_ativ_col_cidadao_particip (
+    co_seq_taativcolcidadaoparticp bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_cidadao_participante bigint, -- inf
+    nu_cns varchar,
+    nu_cpf varchar,
+    dt_nascimento date,
+    no_nome varchar,
+    CONSTRAINT pk_taativcolcidadaoparticip PRIMARY KEY (co_seq_taativcolcidadaoparticp)
+);
+
+CREATE TABLE ta_ativ_col_lot_env (
+    co_seq_taativcollotenv bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_ativ_col_lot_env bigint, -- inf
+    co_atividade_coletiva bigint, -- inf
+    co_lotacao_envolvida bigint, -- inf
+    CONSTRAINT pk_taativcollotenv PRIMARY KEY (co_seq_taativcollotenv)
+);
+
+-- ta_ativ_col_observacao_cidadao: inf: columns partly known
+CREATE TABLE ta_ativ_col_observacao_cidadao (
+    co_seq_taativcolobservacaocidd bigint,
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_ativ_col_obs_cidadao bigint,
+    ds_observacao text,
+    CONSTRAINT pk_taativcolobservacaocidadao PRIMARY KEY (co_seq_taativcolobservacaocidd)
+);
+
+CREATE TABLE ta_ativ_col_pratica_saude (
+    co_seq_taativcolpraticasaude bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_ativ_col_pratica_saude bigint, -- inf
+    co_atividade_coletiva bigint, -- inf
+    co_pratica_saude bigint, -- inf
+    CONSTRAINT pk_taativcolpraticasaude PRIMARY KEY (co_seq_taativcolpraticasaude)
+);
+
+CREATE TABLE ta_ativ_col_publico_alvo (
+    co_seq_taativcolpublicoalvo bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_ativ_col_publico_alvo bigint, -- inf
+    co_atividade_coletiva bigint, -- inf
+    co_publico_alvo bigint, -- inf
+    CONSTRAINT pk_taativcolpublicoalvo PRIMARY KEY (co_seq_taativcolpublicoalvo)
+);
+
+-- ta_ativ_col_registro_particip: inf: columns partly known
+CREATE TABLE ta_ativ_col_registro_particip (
+    co_seq_taativcolregistropartcp bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_registro_participante bigint, -- inf
+    co_cidadao bigint, -- inf
+    co_cidadao_participante bigint, -- inf
+    nu_peso double precision, -- inf
+    nu_altura double precision, -- inf
+    CONSTRAINT pk_taativcolregistroparticip PRIMARY KEY (co_seq_taativcolregistropartcp)
+);
+
+CREATE TABLE ta_ativ_col_tema_reuniao (
+    co_seq_taativcoltemareuniao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_ativ_col_tema_reuniao bigint, -- inf
+    co_atividade_coletiva bigint, -- inf
+    co_tema_reuniao bigint, -- inf
+    CONSTRAINT pk_taativcoltemareuniao PRIMARY KEY (co_seq_taativcoltemareuniao)
+);
+
+CREATE TABLE ta_ativ_col_tema_saude (
+    co_seq_taativcoltemasaude bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_ativ_col_tema_saude bigint, -- inf
+    co_tema_saude bigint, -- inf
+    co_atividade_coletiva bigint, -- inf
+    CONSTRAINT pk_taativcoltemasaude PRIMARY KEY (co_seq_taativcoltemasaude)
+);
+
+CREATE TABLE ta_ativacao_agendamento_online (
+    co_seq_taativacaoagendamentnln bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_ativacao_agendamento_on bigint,
+    co_prof bigint,
+    dt_evento timestamp,
+    st_ativado integer,
+    CONSTRAINT pk_taativacaoagendamentoonline PRIMARY KEY (co_seq_taativacaoagendamentnln)
+);
+
+-- ta_atividade_coletiva: inf: columns partly known
+CREATE TABLE ta_atividade_coletiva (
+    co_seq_taatividadecoletiva bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_atividade_coletiva bigint, -- inf
+    ds_outra_localidade varchar, -- inf
+    co_lotacao_responsavel bigint, -- inf
+    st_registro_enviado integer, -- inf
+    ds_anotacoes text, -- inf
+    co_tipo_atividade bigint, -- inf
+    nu_participantes integer, -- inf
+    CONSTRAINT pk_taatividadecoletiva PRIMARY KEY (co_seq_taatividadecoletiva)
+);
+
+CREATE TABLE ta_ator_papel (
+    co_seq_taatorpapel bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_ator_papel bigint,
+    no_tipo_ator_papel varchar(100),
+    co_prof bigint,
+    ds_modulo_inicial varchar(255),
+    st_ativo integer,
+    CONSTRAINT pk_taatorpapel PRIMARY KEY (co_seq_taatorpapel)
+);
+
+CREATE TABLE ta_ator_papel_perfil (
+    co_seq_taatorpapelperfil bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_ator_papel bigint,
+    co_perfil bigint,
+    CONSTRAINT pk_taatorpapelperfil PRIMARY KEY (co_seq_taatorpapelperfil)
+);
+
+-- ta_beneficio_cidadao_aldeado: inf: columns partly known
+CREATE TABLE ta_beneficio_cidadao_aldeado (
+    co_seq_tabeneficiocidadaoalded bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_beneficio_cidadao bigint, -- inf
+    CONSTRAINT pk_tabeneficiocidadaoaldeado PRIMARY KEY (co_seq_tabeneficiocidadaoalded)
+);
+
+CREATE TABLE ta_cbo_atend (
+    co_seq_tacboatend bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_cbo bigint,
+    qt_tempo_consulta integer,
+    co_localidade bigint,
+    co_seq_cbo_atend bigint,
+    st_disponivel_lotacao integer,
+    CONSTRAINT pk_tacboatend PRIMARY KEY (co_seq_tacboatend)
+);
+
+-- ta_cds_domicilio: inf: columns partly known
+CREATE TABLE ta_cds_domicilio (
+    co_seq_tacdsdomicilio bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_cds_domicilio bigint, -- inf
+    tp_logradouro bigint,
+    ds_complemento varchar(256),
+    co_municipio bigint, -- inf
+    no_logradouro varchar(256),
+    no_bairro varchar(256),
+    ds_cep varchar(8),
+    nu_fone_referencia varchar(255),
+    nu_fone_residencia varchar(255),
+    nu_domicilio varchar(255), -- inf
+    co_unico_domicilio varchar(96), -- inf
+    dt_ultima_atualizacao timestamp, -- inf
+    qt_referencia bigint,
+    st_sem_numero integer, -- inf
+    co_uf bigint, -- inf
+    nu_ine varchar(255), -- inf
+    nu_cnes varchar(255), -- inf
+    co_unico_ultima_ficha varchar(96), -- inf
+    nu_micro_area varchar(3), -- inf
+    st_fora_area integer, -- inf
+    tp_cds_imovel bigint, -- inf
+    ds_ponto_referencia varchar(255),
+    no_instituicao_permanencia varchar(255), -- inf
+    st_outros_prof_vinculados integer, -- inf
+    no_responsavel_tecnico varchar(255), -- inf
+    nu_cns_responsavel_tecnico varchar(15),
+    no_cargo_instituicao varchar(255), -- inf
+    nu_contato_responsavel_tecnico varchar(255), -- inf
+    nu_latitude double precision, -- inf
+    nu_longitude double precision, -- inf
+    nu_cns varchar,
+    no_bairro_filtro varchar,
+    no_logradouro_filtro varchar,
+    nu_cbo_2002 varchar(6), -- inf
+    co_tipo_endereco bigint, -- inf
+    nu_moradores integer, -- inf
+    nu_comodos integer, -- inf
+    st_energia_eletrica integer, -- inf
+    co_tipo_abstcmento_agua bigint, -- inf
+    co_tipo_acesso_dom bigint, -- inf
+    co_tipo_situacao_moradia bigint, -- inf
+    CONSTRAINT pk_tacdsdomicilio PRIMARY KEY (co_seq_tacdsdomicilio)
+);
+
+CREATE TABLE ta_cfg_agenda (
+    co_seq_tacfgagenda bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_config_agenda bigint,
+    co_entidade_configurada bigint,
+    co_tipo_cfg_agenda bigint,
+    CONSTRAINT pk_tacfgagenda PRIMARY KEY (co_seq_tacfgagenda)
+);
+
+CREATE TABLE ta_cfg_agenda_detalhe (
+    co_seq_tacfgagendadetalhe bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_config_agenda_detalhe bigint,
+    co_dia_semana bigint,
+    co_periodo bigint,
+    horario_inicial varchar(5),
+    horario_final varchar(5),
+    co_cfg_agenda bigint,
+    CONSTRAINT pk_tacfgagendadetalhe PRIMARY KEY (co_seq_tacfgagendadetalhe)
+);
+
+CREATE TABLE ta_cfg_agenda_municipal (
+    co_seq_tacfgagendamunicipal bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_cfg_agenda_municipal bigint,
+    co_localidade bigint,
+    nu_duracao_atendimento_padrao integer,
+    CONSTRAINT pk_tacfgagendamunicipal PRIMARY KEY (co_seq_tacfgagendamunicipal)
+);
+
+CREATE TABLE ta_cfg_agenda_online_detalhe (
+    co_seq_tacfgagendaonlinedetalh bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_cfg_agenda_online_dtlh bigint,
+    co_lotacao bigint,
+    co_dia_semana bigint,
+    ds_horario varchar(5),
+    st_sincronizacao varchar(48),
+    uuid_horario_agenda_online varchar(36),
+    st_registro_ativo integer,
+    CONSTRAINT pk_tacfgagendaonlinedetalhe PRIMARY KEY (co_seq_tacfgagendaonlinedetalh)
+);
+
+-- ta_cfg_certificado: inf: columns partly known
+CREATE TABLE ta_cfg_certificado (
+    co_seq_tacfgcertificado bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_cfg_certificado bigint, -- inf
+    ds_senha_certificado varchar(500), -- inf
+    CONSTRAINT pk_tacfgcertificado PRIMARY KEY (co_seq_tacfgcertificado)
+);
+
+-- ta_cidadao: inf: columns may be incomplete
+CREATE TABLE ta_cidadao (
+    co_seq_tacidadao bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_cidadao bigint,
+    co_unico_cidadao_prontuario varchar(36),
+    co_unico_prontuario varchar(36),
+    st_desconhece_nome_mae integer,
+    co_localidade bigint,
+    nu_area varchar(3),
+    nu_micro_area varchar(3),
+    nu_nis_pis_pasep varchar(50),
+    dt_atualizado timestamp,
+    nu_cns_responsavel varchar(16),
+    no_responsavel varchar(255),
+    dt_nascimento_responsavel timestamp,
+    nu_cns_cuidador varchar(16),
+    no_cuidador varchar(255),
+    dt_nascimento_cuidador timestamp,
+    tp_cds_cuidador bigint,
+    co_unico_cidadao varchar(96),
+    co_nacionalidade bigint,
+    co_pais_nascimento bigint,
+    co_unico_ultima_ficha varchar(96),
+    dt_ultima_ficha date,
+    st_registro_cadsus integer,
+    dt_atualizado_cadsus date,
+    st_desconhece_nome_pai integer,
+    dt_naturalizacao timestamptz,
+    dt_entrada_brasil timestamp,
+    nu_portaria_naturalizacao varchar(16),
+    st_fora_area integer,
+    st_infrm_orientacao_sexual integer,
+    tp_orientacao_sexual varchar(25),
+    st_infrm_identidade_genero integer,
+    tp_identidade_genero varchar(25),
+    st_compartilhamento_prontuario integer,
+    st_ativo integer,
+    st_nao_possui_cuidador integer,
+    nu_cpf varchar(11),
+    nu_cns varchar(16),
+    no_cidadao varchar(500),
+    no_cidadao_filtro varchar(600),
+    co_escolaridade bigint,
+    co_raca_cor bigint,
+    co_etnia bigint,
+    co_estado_civil bigint,
+    co_cbo bigint,
+    dt_nascimento date,
+    dt_obito date,
+    no_mae varchar(500),
+    no_mae_filtro varchar(600),
+    no_pai varchar(500),
+    no_social varchar(255),
+    st_faleceu integer,
+    nu_documento_obito varchar(255),
+    st_dados_obito_cadsus integer,
+    no_localidade_exterior varchar(255),
+    co_pais_exterior bigint,
+    ds_cep varchar(8),
+    ds_complemento varchar(50),
+    ds_ponto_referencia varchar(100),
+    ds_logradouro varchar(150),
+    co_uf bigint,
+    co_localidade_endereco bigint,
+    nu_numero varchar(20),
+    st_sem_numero integer,
+    no_bairro varchar(255),
+    no_bairro_filtro varchar(255),
+    tp_logradouro bigint,
+    nu_telefone_residencial varchar(255),
+    nu_telefone_celular varchar(255),
+    nu_telefone_contato varchar(255),
+    ds_email varchar(255),
+    st_ativo_para_exibicao integer,
+    st_unificado integer,
+    st_territorio_utiliza_cpf integer,
+    nu_cpf_cuidador varchar(11),
+    nu_cpf_responsavel varchar(11),
+    no_tipo_sanguineo varchar(22),
+    no_sexo varchar(24),
+    CONSTRAINT pk_tacidadao PRIMARY KEY (co_seq_tacidadao)
+);
+
+-- ta_cidadao_aldeado: inf: columns partly known
+CREATE TABLE ta_cidadao_aldeado (
+    co_seq_tacidadaoaldeado bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_cidadao_aldeado bigint, -- inf
+    co_aldeia_nascimento bigint,
+    co_uf_nascimento bigint,
+    no_responsavel_legal varchar, -- inf
+    CONSTRAINT pk_tacidadaoaldeado PRIMARY KEY (co_seq_tacidadaoaldeado)
+);
+
+CREATE TABLE ta_cidadao_grupo (
+    co_seq_tacidadaogrupo bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_cidadao_grupo bigint, -- inf
+    nu_cns varchar(16),
+    nu_uuid_ultima_ficha varchar(96), -- inf
+    nu_uuid_origem varchar(96), -- inf
+    co_cidadao bigint, -- inf
+    co_cidadao_master bigint, -- inf
+    co_cidadao_unificado bigint, -- inf
+    dt_atualizacao timestamp, -- inf
+    nu_cpf varchar(11),
+    CONSTRAINT pk_tacidadaogrupo PRIMARY KEY (co_seq_tacidadaogrupo)
+);
+
+-- ta_cidadao_unificacao_base: inf: columns partly known
+CREATE TABLE ta_cidadao_unificacao_base (
+    co_seq_tacidadaounificacaobase bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_cidadao_unificacao_base bigint, -- inf
+    nu_cns varchar,
+    nu_cpf varchar,
+    st_documentos_cidadao integer,
+    CONSTRAINT pk_tacidadaounificacaobase PRIMARY KEY (co_seq_tacidadaounificacaobase)
+);
+
+CREATE TABLE ta_cidadao_vinculacao_equipe (
+    co_seq_tacidadaovinculacaoequp bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_cidadao_vinculacao_eqp bigint,
+    co_cidadao bigint,
+    co_unico_ficha varchar(96),
+    co_unico_cadastro_individual varchar(96),
+    st_envio integer,
+    ds_versao_ficha varchar(30),
+    st_usar_cadastro_individual integer,
+    st_saida_cadastro_obito integer,
+    st_saida_cadastro_territorio integer,
+    dt_atualizacao_cadastro timestamp,
+    co_prof_cadastrante_cds bigint,
+    co_lotacao_cadastrante_pec bigint,
+    tp_cds_origem bigint,
+    nu_cnes varchar(7),
+    nu_ine varchar(10),
+    CONSTRAINT pk_tacidadaovinculacaoequipe PRIMARY KEY (co_seq_tacidadaovinculacaoequp)
+);
+
+-- ta_cirurgias_internacoes: inf: columns partly known
+CREATE TABLE ta_cirurgias_internacoes (
+    co_seq_tacirurgiasinternacoes bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_cirurgias_internacoes bigint, -- inf
+    co_prontuario bigint,
+    ds_observacoes varchar,
+    ds_cirurgia_internacao text, -- inf
+    dt_cirurgia_internacao timestamp, -- inf
+    CONSTRAINT pk_tacirurgiasinternacoes PRIMARY KEY (co_seq_tacirurgiasinternacoes)
+);
+
+CREATE TABLE ta_compartilhamento_prontuario (
+    co_seq_tacompartilhamentoprntr bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_compartilha_prontuario bigint,
+    co_localidade bigint,
+    co_usuario bigint,
+    st_ativo integer,
+    dt_ultima_alteracao timestamp,
+    CONSTRAINT pk_tacompartilhamentoprontuari PRIMARY KEY (co_seq_tacompartilhamentoprntr)
+);
+
+CREATE TABLE ta_config_agenda_fechamento (
+    co_seq_taconfigagendafechament bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    dt_inicio timestamp,
+    dt_fim timestamp,
+    ds_motivo varchar(4000),
+    co_seq_config_agenda_fechament bigint,
+    co_lotacao bigint,
+    no_ident_motivo_fechamento varchar(30),
+    st_sincronizacao varchar(48),
+    st_registro_ativo integer,
+    uuid_fechamento varchar(36),
+    CONSTRAINT pk_taconfigagendafechamento PRIMARY KEY (co_seq_taconfigagendafechament)
+);
+
+CREATE TABLE ta_config_atencao_domiciliar (
+    co_seq_taconfigatencaodomicilr bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_config_atencao_domicilr bigint,
+    co_localidade bigint,
+    qt_tempo_duracao_consulta integer,
+    CONSTRAINT pk_taconfigatencaodomiciliar PRIMARY KEY (co_seq_taconfigatencaodomicilr)
+);
+
+CREATE TABLE ta_config_atend_domiciliar (
+    co_seq_taconfigatenddomiciliar bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_config_atend_domiciliar bigint,
+    co_equipe_pai bigint,
+    co_equipe_filho bigint,
+    co_config_atencao_domiciliar bigint,
+    tp_config_atend_domiciliar integer,
+    CONSTRAINT pk_taconfigatenddomiciliar PRIMARY KEY (co_seq_taconfigatenddomiciliar)
+);
+
+CREATE TABLE ta_config_sistema (
+    co_seq_taconfigsistema bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_config_sistema varchar(255),
+    ds_config_sistema varchar(255),
+    st_disponivel_sistema integer,
+    ds_texto varchar(255),
+    ds_inteiro integer,
+    ds_binario bytea,
+    CONSTRAINT pk_taconfigsistema PRIMARY KEY (co_seq_taconfigsistema)
+);
+
+-- ta_credencial_integ_localidade: inf: columns partly known
+CREATE TABLE ta_credencial_integ_localidade (
+    co_seq_tacredencialinteglocldd bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_credencl_integ_local bigint, -- inf
+    CONSTRAINT pk_tacredencialinteglocalidade PRIMARY KEY (co_seq_tacredencialinteglocldd)
+);
+
+-- ta_credencial_integ_recurso: inf: columns partly known
+CREATE TABLE ta_credencial_integ_recurso (
+    co_seq_tacredencialintegrecurs bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_credencl_integ_recurso bigint, -- inf
+    CONSTRAINT pk_tacredencialintegrecurso PRIMARY KEY (co_seq_tacredencialintegrecurs)
+);
+
+-- ta_credencial_integracao: inf: columns partly known
+CREATE TABLE ta_credencial_integracao (
+    co_seq_tacredencialintegracao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_credencial_integracao bigint, -- inf
+    dt_criacao timestamp, -- inf
+    ds_cpf_cnpj varchar, -- inf
+    ds_email varchar, -- inf
+    CONSTRAINT pk_tacredencialintegracao PRIMARY KEY (co_seq_tacredencialintegracao)
+);
+
+-- ta_cuidado_compartilhado: inf: columns partly known
+CREATE TABLE ta_cuidado_compartilhado (
+    co_seq_tacuidadocompartilhado bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_cuidado_compartilhado bigint, -- inf
+    dt_ultima_evolucao timestamp, -- inf
+    co_prontuario bigint, -- inf
+    co_cid10 bigint, -- inf
+    st_cidadao_aceita_atend_tic integer, -- inf
+    ds_discussao text, -- inf
+    co_ciap bigint, -- inf
+    dt_inicio timestamp, -- inf
+    CONSTRAINT pk_tacuidadocompartilhado PRIMARY KEY (co_seq_tacuidadocompartilhado)
+);
+
+-- ta_cuidado_compartilhado_evol: inf: columns partly known
+CREATE TABLE ta_cuidado_compartilhado_evol (
+    co_seq_tacuidadocompartilhadvl bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_cuidado_compartlhd_evol bigint, -- inf
+    dt_evolucao timestamp, -- inf
+    ds_evolucao text, -- inf
+    co_lotacao_executante bigint, -- inf
+    co_cbo_executante bigint, -- inf
+    co_unidade_saude_executante bigint, -- inf
+    co_conduta_cuidado_compartilhd bigint, -- inf
+    CONSTRAINT pk_tacuidadocompartilhadoevol PRIMARY KEY (co_seq_tacuidadocompartilhadvl)
+);
+
+CREATE TABLE ta_encaminhamento (
+    co_seq_taencaminhamento bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_encaminhamento bigint, -- inf
+    co_atend_prof bigint, -- inf
+    co_prontuario bigint, -- inf
+    co_especialidade_sisreg bigint, -- inf
+    ds_complemento varchar(200), -- inf
+    co_cid10 bigint, -- inf
+    co_ciap bigint, -- inf
+    co_classificacao_risco_encam bigint, -- inf
+    ds_motivo_encaminhamento varchar(1000), -- inf
+    ds_observacao text, -- inf
+    CONSTRAINT pk_taencaminhamento PRIMARY KEY (co_seq_taencaminhamento)
+);
+
+CREATE TABLE ta_equipe (
+    co_seq_taequipe bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_equipe bigint,
+    nu_ine varchar(255),
+    st_ativo integer,
+    co_unidade_saude bigint,
+    qt_referencia bigint,
+    tp_equipe bigint,
+    ds_area varchar(255),
+    no_equipe varchar(255),
+    no_equipe_filtro varchar(255),
+    co_unico_equipe varchar(255),
+    CONSTRAINT pk_taequipe PRIMARY KEY (co_seq_taequipe)
+);
+
+-- ta_equipe_unificacao_base: inf: columns partly known
+CREATE TABLE ta_equipe_unificacao_base (
+    co_seq_taequipeunificacaobase bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_equipe_unificacao_base bigint, -- inf
+    nu_cnes varchar, -- inf
+    CONSTRAINT pk_taequipeunificacaobase PRIMARY KEY (co_seq_taequipeunificacaobase)
+);
+
+-- ta_estagio: inf: columns partly known
+CREATE TABLE ta_estagio (
+    co_seq_taestagio bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_ator_papel bigint, -- inf
+    CONSTRAINT pk_taestagio PRIMARY KEY (co_seq_taestagio)
+);
+
+CREATE TABLE ta_evol_aval_tp_vig_saude_bucl (
+    co_seq_taevolavaltpvigsaudebcl bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_evolucao_avaliacao bigint, -- inf
+    co_tipo_vig_saude_bucal bigint, -- inf
+    CONSTRAINT pk_taevolavaltpvigsaudebucl PRIMARY KEY (co_seq_taevolavaltpvigsaudebcl)
+);
+
+CREATE TABLE ta_evolucao_avaliacao (
+    co_seq_taevolucaoavaliacao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_atend_prof bigint, -- inf
+    ds_avaliacao text, -- inf
+    st_necessidade_de_protese integer, -- inf
+    CONSTRAINT pk_taevolucaoavaliacao PRIMARY KEY (co_seq_taevolucaoavaliacao)
+);
+
+CREATE TABLE ta_evolucao_avaliacao_ciap_cid (
+    co_seq_taevolucaoavaliacaocpcd bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_evolucao_aval_ciap_cid bigint, -- inf
+    co_atend_prof bigint, -- inf
+    co_ciap bigint, -- inf
+    co_cid10 bigint, -- inf
+    ds_nota varchar(400), -- inf
+    co_unico_problema bigint, -- inf
+    CONSTRAINT pk_taevolucaoavaliacaociapcid PRIMARY KEY (co_seq_taevolucaoavaliacaocpcd)
+);
+
+CREATE TABLE ta_evolucao_dente (
+    co_seq_taevolucaodente bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_evolucao_dente bigint, -- inf
+    co_dente bigint, -- inf
+    co_odontograma bigint, -- inf
+    st_coroa_cima bigint, -- inf
+    st_coroa_baixo bigint, -- inf
+    st_coroa_direita bigint, -- inf
+    st_coroa_esquerda bigint, -- inf
+    st_coroa_centro bigint, -- inf
+    st_raiz bigint, -- inf
+    st_face bigint, -- inf
+    CONSTRAINT pk_taevolucaodente PRIMARY KEY (co_seq_taevolucaodente)
+);
+
+CREATE TABLE ta_evolucao_objetivo (
+    co_seq_taevolucaoobjetivo bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_atend_prof bigint, -- inf
+    ds_objetivo text, -- inf
+    st_necessidade_especial integer, -- inf
+    CONSTRAINT pk_taevolucaoobjetivo PRIMARY KEY (co_seq_taevolucaoobjetivo)
+);
+
+-- ta_evolucao_odonto: inf: columns partly known
+CREATE TABLE ta_evolucao_odonto (
+    co_seq_taevolucaoodonto bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_evolucao_odonto bigint, -- inf
+    tp_parte_bucal bigint, -- inf
+    ds_parte_bucal varchar(255), -- inf
+    ds_outro varchar(400), -- inf
+    co_atend_prof_odonto bigint, -- inf
+    co_prontuario bigint, -- inf
+    ds_evolucao text, -- inf
+    CONSTRAINT pk_taevolucaoodonto PRIMARY KEY (co_seq_taevolucaoodonto)
+);
+
+CREATE TABLE ta_evolucao_odonto_parte_bucal (
+    co_seq_taevolucaoodontopartbcl bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_evolucao_odonto bigint, -- inf
+    co_parte_bucal bigint, -- inf
+    CONSTRAINT pk_taevolucaoodontopartebucal PRIMARY KEY (co_seq_taevolucaoodontopartbcl)
+);
+
+CREATE TABLE ta_evolucao_odonto_proced (
+    co_seq_taevolucaoodontoproced bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_evolucao_odonto bigint, -- inf
+    co_proced bigint, -- inf
+    CONSTRAINT pk_taevolucaoodontoproced PRIMARY KEY (co_seq_taevolucaoodontoproced)
+);
+
+CREATE TABLE ta_evolucao_plano (
+    co_seq_taevolucaoplano bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_atend_prof bigint, -- inf
+    ds_plano text, -- inf
+    CONSTRAINT pk_taevolucaoplano PRIMARY KEY (co_seq_taevolucaoplano)
+);
+
+-- ta_evolucao_plano_ciap: inf: columns partly known
+CREATE TABLE ta_evolucao_plano_ciap (
+    co_seq_taevolucaoplanociap bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_evolucao_plano_ciap bigint, -- inf
+    co_atend_prof bigint, -- inf
+    co_ciap bigint, -- inf
+    ds_nota varchar(400), -- inf
+    co_proced bigint, -- inf
+    CONSTRAINT pk_taevolucaoplanociap PRIMARY KEY (co_seq_taevolucaoplanociap)
+);
+
+CREATE TABLE ta_evolucao_subjetivo (
+    co_seq_taevolucaosubjetivo bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp, -- inf
+    co_atend_prof bigint, -- inf
+    ds_subjetivo text, -- inf
+    ds_acompanhado_especialidade varchar(255), -- inf
+    CONSTRAINT pk_taevolucaosubjetivo PRIMARY KEY (co_seq_taevolucaosubjetivo)
+);
+
+CREATE TABLE ta_evolucao_subjetivo_ciap (
+    co_seq_taevolucaosubjetivociap bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp, -- inf
+    co_seq_evolucao_subjetivo_ciap bigint, -- inf
+    co_atend_prof bigint, -- inf
+    co_ciap bigint, -- inf
+    ds_nota varchar(400), -- inf
+    CONSTRAINT pk_taevolucaosubjetivociap PRIMARY KEY (co_seq_taevolucaosubjetivociap)
+);
+
+CREATE TABLE ta_exame_clearance_creatina (
+    co_seq_taexameclearancecreatin bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_exame_clearance_creatn bigint, -- inf
+    co_exame_requisitado bigint, -- inf
+    vl_clearance_creatina double precision, -- inf
+    CONSTRAINT pk_taexameclearancecreatina PRIMARY KEY (co_seq_taexameclearancecreatin)
+);
+
+CREATE TABLE ta_exame_colesterol_hdl (
+    co_seq_taexamecolesterolhdl bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_exame_colesterol_hdl bigint, -- inf
+    co_exame_requisitado bigint, -- inf
+    vl_colesterol_hdl double precision, -- inf
+    CONSTRAINT pk_taexamecolesterolhdl PRIMARY KEY (co_seq_taexamecolesterolhdl)
+);
+
+CREATE TABLE ta_exame_colesterol_ldl (
+    co_seq_taexamecolesterolldl bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_exame_colesterol_ldl bigint, -- inf
+    co_exame_requisitado bigint, -- inf
+    vl_colesterol_ldl double precision, -- inf
+    CONSTRAINT pk_taexamecolesterolldl PRIMARY KEY (co_seq_taexamecolesterolldl)
+);
+
+CREATE TABLE ta_exame_colesterol_total (
+    co_seq_taexamecolesteroltotal bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_exame_colesterol_total bigint, -- inf
+    co_exame_requisitado bigint, -- inf
+    vl_colesterol_total double precision, -- inf
+    CONSTRAINT pk_taexamecolesteroltotal PRIMARY KEY (co_seq_taexamecolesteroltotal)
+);
+
+CREATE TABLE ta_exame_creatina_serica (
+    co_seq_taexamecreatinaserica bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_exame_creatina_sericia bigint, -- inf
+    co_exame_requisitado bigint, -- inf
+    vl_creatina_serica double precision, -- inf
+    CONSTRAINT pk_taexamecreatinaserica PRIMARY KEY (co_seq_taexamecreatinaserica)
+);
+
+CREATE TABLE ta_exame_hemoglobina_glicada (
+    co_seq_taexamehemoglobinaglicd bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_exame_hemoglobina_glicd bigint, -- inf
+    co_exame_requisitado bigint, -- inf
+    vl_hemoglobina_glicada double precision, -- inf
+    CONSTRAINT pk_taexamehemoglobinaglicada PRIMARY KEY (co_seq_taexamehemoglobinaglicd)
+);
+
+CREATE TABLE ta_exame_prenatal (
+    co_seq_taexameprenatal bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_exame_prenatal bigint, -- inf
+    co_exame_requisitado bigint, -- inf
+    qt_semana_gestacional_eco integer, -- inf
+    qt_dia_gestacional_eco integer, -- inf
+    dt_provavel_parto_eco date, -- inf
+    CONSTRAINT pk_taexameprenatal PRIMARY KEY (co_seq_taexameprenatal)
+);
+
+CREATE TABLE ta_exame_puericultura (
+    co_seq_taexamepuericultura bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_exame bigint, -- inf
+    co_exame_requisitado bigint, -- inf
+    co_exame bigint, -- inf
+    CONSTRAINT pk_taexamepuericultura PRIMARY KEY (co_seq_taexamepuericultura)
+);
+
+CREATE TABLE ta_exame_requisitado (
+    co_seq_taexamerequisitado bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_exame_requisitado bigint, -- inf
+    st_conferido integer, -- inf
+    dt_resultado timestamp, -- inf
+    co_atend_prof bigint, -- inf
+    co_proced bigint, -- inf
+    co_requisicao_exame bigint, -- inf
+    co_atend_prof_resultado bigint, -- inf
+    co_prontuario bigint, -- inf
+    dt_realizacao timestamp, -- inf
+    dt_solicitacao timestamp, -- inf
+    co_proced_exame_especifico bigint, -- inf
+    ds_resultado text, -- inf
+    ds_observacao varchar(300), -- inf
+    co_arquivo_atendprof bigint, -- inf
+    CONSTRAINT pk_taexamerequisitado PRIMARY KEY (co_seq_taexamerequisitado)
+);
+
+CREATE TABLE ta_exame_triglicerideos (
+    co_seq_taexametriglicerideos bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_exame_triglicerideos bigint, -- inf
+    co_exame_requisitado bigint, -- inf
+    vl_triglicerideos double precision, -- inf
+    CONSTRAINT pk_taexametriglicerideos PRIMARY KEY (co_seq_taexametriglicerideos)
+);
+
+CREATE TABLE ta_gestor_estadual (
+    co_seq_tagestorestadual bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_ator_papel bigint,
+    co_uf bigint,
+    CONSTRAINT pk_tagestorestadual PRIMARY KEY (co_seq_tagestorestadual)
+);
+
+CREATE TABLE ta_gestor_municipal (
+    co_seq_tagestormunicipal bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_ator_papel bigint,
+    co_localidade bigint,
+    CONSTRAINT pk_tagestormunicipal PRIMARY KEY (co_seq_tagestormunicipal)
+);
+
+CREATE TABLE ta_grupo_exame (
+    co_seq_tagrupoexame bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_grupo_exame bigint,
+    no_grupo_exame varchar(255),
+    nu_idade_minima integer,
+    nu_idade_maxima integer,
+    co_localidade bigint,
+    no_sexo varchar(24),
+    CONSTRAINT pk_tagrupoexame PRIMARY KEY (co_seq_tagrupoexame)
+);
+
+-- ta_guia_encaminhamento: inf: columns partly known
+CREATE TABLE ta_guia_encaminhamento (
+    co_seq_taguiaencaminhamento bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_encaminhamento bigint, -- inf
+    co_prontuario bigint, -- inf
+    CONSTRAINT pk_taguiaencaminhamento PRIMARY KEY (co_seq_taguiaencaminhamento)
+);
+
+CREATE TABLE ta_imunobiologico_lote (
+    co_seq_taimunobiologicolote bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_imunobiologico_lote bigint,
+    co_imunobiologico bigint,
+    ds_lote varchar(255),
+    ds_lote_filtro varchar(255),
+    ds_lote_fabricante_filtro varchar(255),
+    dt_validade date,
+    co_imunobiologico_fabricante bigint,
+    st_ativo integer,
+    co_unidade_saude bigint,
+    CONSTRAINT pk_taimunobiologicolote PRIMARY KEY (co_seq_taimunobiologicolote)
+);
+
+CREATE TABLE ta_integracao_horus (
+    co_seq_taintegracaohorus bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_unidade_saude bigint,
+    dt_habilitar_integracao timestamp,
+    st_ativo integer,
+    tp_erro_teste_horus varchar(50),
+    co_unidade_saude_padrao bigint,
+    CONSTRAINT pk_taintegracaohorus PRIMARY KEY (co_seq_taintegracaohorus)
+);
+
+-- ta_ivcf: inf: columns partly known
+CREATE TABLE ta_ivcf (
+    co_seq_taivcf bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_ivcf bigint, -- inf
+    dt_resultado timestamp, -- inf
+    co_prontuario bigint, -- inf
+    st_sg_percepcao_saude integer, -- inf
+    st_sg_comorbidade integer, -- inf
+    st_sg_cap_aerobica_muscular integer, -- inf
+    st_sg_idade integer, -- inf
+    nu_resultado integer, -- inf
+    CONSTRAINT pk_taivcf PRIMARY KEY (co_seq_taivcf)
+);
+
+-- ta_ivcf_aplicacao: inf: columns partly known
+CREATE TABLE ta_ivcf_aplicacao (
+    co_seq_taivcfaplicacao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_ivcfaplicacao bigint, -- inf
+    st_resposta integer, -- inf
+    co_pergunta bigint, -- inf
+    CONSTRAINT pk_taivcfaplicacao PRIMARY KEY (co_seq_taivcfaplicacao)
+);
+
+CREATE TABLE ta_justificativa_agenda (
+    co_seq_tajustificativaagenda bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_justificativa_agendamnt bigint, -- inf
+    co_agendamento bigint, -- inf
+    co_lotacao_justificativa bigint, -- inf
+    ds_justificativa varchar(2000), -- inf
+    dt_justificativa timestamp, -- inf
+    co_origem_justificativa bigint, -- inf
+    ds_opcao_justificativa varchar(44), -- inf
+    co_usuario bigint, -- inf
+    co_responsavel_cancelamento bigint, -- inf
+    CONSTRAINT pk_tajustificativaagenda PRIMARY KEY (co_seq_tajustificativaagenda)
+);
+
+CREATE TABLE ta_justificativa_status_ciddao (
+    co_seq_tajustificativastatscdd bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_justifica_inativ_cidada bigint, -- inf
+    dt_justificativa timestamp, -- inf
+    ds_justificativa varchar(1000), -- inf
+    co_lotacao bigint, -- inf
+    co_cidadao bigint, -- inf
+    st_cidadao integer, -- inf
+    co_usuario bigint, -- inf
+    CONSTRAINT pk_tajustificativastatusciddao PRIMARY KEY (co_seq_tajustificativastatscdd)
+);
+
+CREATE TABLE ta_lembrete (
+    co_seq_talembrete bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_lembrete bigint, -- inf
+    dt_prontuario_lembrete timestamp, -- inf
+    ds_lembrete text, -- inf
+    st_desativado integer, -- inf
+    co_atend_prof bigint, -- inf
+    co_prontuario bigint, -- inf
+    co_ultimo_lembrete_evolucao bigint, -- inf
+    CONSTRAINT pk_talembrete PRIMARY KEY (co_seq_talembrete)
+);
+
+CREATE TABLE ta_lembrete_evolucao (
+    co_seq_talembreteevolucao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_lembrete_evolucao bigint, -- inf
+    ds_lembrete text, -- inf
+    st_ativo integer, -- inf
+    co_lotacao bigint, -- inf
+    dt_prontuario_lembrete timestamp, -- inf
+    co_visibilidade_lembrete bigint, -- inf
+    co_lembrete bigint, -- inf
+    CONSTRAINT pk_talembreteevolucao PRIMARY KEY (co_seq_talembreteevolucao)
+);
+
+-- ta_lista_espera: inf: columns partly known
+CREATE TABLE ta_lista_espera (
+    co_seq_talistaespera bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_lista_espera bigint, -- inf
+    ds_observacao_saida varchar, -- inf
+    CONSTRAINT pk_talistaespera PRIMARY KEY (co_seq_talistaespera)
+);
+
+CREATE TABLE ta_lotacao (
+    co_seq_talotacao bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    dt_desativacao_lotacao timestamp,
+    co_cbo bigint,
+    co_prof bigint,
+    co_unidade_saude bigint,
+    co_equipe bigint,
+    co_ator_papel bigint,
+    st_atualiza_perfil integer,
+    st_importada integer,
+    st_agenda_alterada_manual integer,
+    dt_ultima_tentativa_envio timestamp,
+    st_sincronizacao varchar(48),
+    st_ativo_agenda_online integer,
+    ds_ultima_tentativa text,
+    co_unico_lotacao varchar(255),
+    CONSTRAINT pk_talotacao PRIMARY KEY (co_seq_talotacao)
+);
+
+CREATE TABLE ta_manifest_alergiaevolucao (
+    co_seq_tamanifestalergiaevoluc bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_manifestacao_alergia bigint, -- inf
+    co_alergia_evolucao bigint, -- inf
+    CONSTRAINT pk_tamanifestalergiaevolucao PRIMARY KEY (co_seq_tamanifestalergiaevoluc)
+);
+
+CREATE TABLE ta_marcador_consumo_alimentar (
+    co_seq_tamarcadorconsumoalmntr bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_marcador_consumo_alim bigint, -- inf
+    co_qst_questionario bigint, -- inf
+    CONSTRAINT pk_tamarcadorconsumoalimentar PRIMARY KEY (co_seq_tamarcadorconsumoalmntr)
+);
+
+CREATE TABLE ta_medicamento (
+    co_seq_tamedicamento bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_medicamento bigint, -- inf
+    no_principio_ativo varchar(400), -- inf
+    ds_concentracao varchar(200), -- inf
+    co_forma_farmaceutica bigint, -- inf
+    ds_unidade_fornecimento varchar(200), -- inf
+    no_principio_ativo_filtro varchar(255), -- inf
+    CONSTRAINT pk_tamedicamento PRIMARY KEY (co_seq_tamedicamento)
+);
+
+CREATE TABLE ta_medicamento_catmat (
+    co_seq_tamedicamentocatmat bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_medicamento_catmat bigint, -- inf
+    st_ativo integer, -- inf
+    co_principio_ativo bigint, -- inf
+    co_unidade_fornecimento bigint, -- inf
+    co_catmat varchar(20), -- inf
+    ds_volume varchar(100), -- inf
+    co_medicamento bigint, -- inf
+    nu_frequencia_instalacao integer, -- inf
+    co_rename varchar(28), -- inf
+    no_medicamento_filtro varchar(600), -- inf
+    CONSTRAINT pk_tamedicamentocatmat PRIMARY KEY (co_seq_tamedicamentocatmat)
+);
+
+CREATE TABLE ta_medicamento_uso_continuo (
+    co_seq_tamedicamentousocontinu bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_medicament_uso_continuo bigint, -- inf
+    co_medicamento bigint, -- inf
+    co_prontuario bigint, -- inf
+    co_ultima_receita_medicamento bigint, -- inf
+    CONSTRAINT pk_tamedicamentousocontinuo PRIMARY KEY (co_seq_tamedicamentousocontinu)
+);
+
+CREATE TABLE ta_medicao (
+    co_seq_tamedicao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_medicao bigint, -- inf
+    dt_medicao timestamp, -- inf
+    tp_glicemia bigint, -- inf
+    co_atend_prof bigint, -- inf
+    dt_ultima_menstruacao timestamp, -- inf
+    nu_medicao_peso varchar(20), -- inf
+    nu_medicao_altura varchar(20), -- inf
+    nu_medicao_frequencia_cardiaca varchar(20), -- inf
+    nu_medicao_pressao_arterial varchar(20), -- inf
+    nu_medicao_perimetro_cefalico varchar(20), -- inf
+    nu_medicao_frequnca_resprtria varchar(20), -- inf
+    nu_medicao_temperatura varchar(20), -- inf
+    nu_medicao_saturacao_o2 varchar(20), -- inf
+    nu_medicao_glicemia varchar(20), -- inf
+    nu_medicao_imc varchar(20), -- inf
+    nu_medicao_altura_uterina varchar(20), -- inf
+    nu_medicao_batimnto_cardco_ftl varchar(20), -- inf
+    nu_medicao_vacinacao_em_dia varchar(20), -- inf
+    nu_perimetro_panturrilha varchar(20), -- inf
+    st_medicao_anterior integer, -- inf
+    nu_medicao_circunf_abdominal varchar(20), -- inf
+    nu_medicao_apgar_um varchar(20), -- inf
+    nu_medicao_apgar_cinco varchar(20), -- inf
+    nu_medicao_apgar_dez varchar(20), -- inf
+    tp_gravidez bigint, -- inf
+    tp_parto bigint, -- inf
+    nu_medicao_ig_semanas varchar(20), -- inf
+    nu_medicao_ig_dias varchar(20), -- inf
+    CONSTRAINT pk_tamedicao PRIMARY KEY (co_seq_tamedicao)
+);
+
+-- ta_modelo_personalizado: inf: columns partly known
+CREATE TABLE ta_modelo_personalizado (
+    co_seq_tamodelopersonalizado bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_modelo_personalizado bigint, -- inf
+    no_modelo varchar(255), -- inf
+    ds_modelo_personalizado text, -- inf
+    CONSTRAINT pk_tamodelopersonalizado PRIMARY KEY (co_seq_tamodelopersonalizado)
+);
+
+CREATE TABLE ta_neuro_alter_fenot (
+    co_seq_taneuroalterfenot bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_neuro_alter_fenot bigint, -- inf
+    co_alter_fenot_detalhe bigint, -- inf
+    co_prontuario bigint, -- inf
+    co_ultimo_alter_fenot_evolucao bigint, -- inf
+    co_unico_alter_fenot bigint, -- inf
+    CONSTRAINT pk_taneuroalterfenot PRIMARY KEY (co_seq_taneuroalterfenot)
+);
+
+CREATE TABLE ta_neuro_alter_fenot_evolucao (
+    co_seq_taneuroalterfenotevoluc bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_neuro_alter_fenot_evol bigint, -- inf
+    co_atend_prof bigint, -- inf
+    co_alter_fenot_detalhe bigint, -- inf
+    st_avaliado varchar(32), -- inf
+    co_unico_neuro_alter_fenot bigint, -- inf
+    CONSTRAINT pk_taneuroalterfenotevolucao PRIMARY KEY (co_seq_taneuroalterfenotevoluc)
+);
+
+CREATE TABLE ta_neuro_fator_risco (
+    co_seq_taneurofatorrisco bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_neuro_fator_risco bigint, -- inf
+    co_fator_risco_detalhe bigint, -- inf
+    co_prontuario bigint, -- inf
+    co_ultimo_fator_risco_evolucao bigint, -- inf
+    co_unico_fator_risco bigint, -- inf
+    CONSTRAINT pk_taneurofatorrisco PRIMARY KEY (co_seq_taneurofatorrisco)
+);
+
+CREATE TABLE ta_neuro_fator_risco_evolucao (
+    co_seq_taneurofatorriscoevoluc bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_neuro_fator_risco_evol bigint, -- inf
+    co_atend_prof bigint, -- inf
+    co_fator_risco_detalhe bigint, -- inf
+    st_avaliado varchar(32), -- inf
+    co_unico_neuro_fator_risco bigint, -- inf
+    CONSTRAINT pk_taneurofatorriscoevolucao PRIMARY KEY (co_seq_taneurofatorriscoevoluc)
+);
+
+CREATE TABLE ta_neuro_marco (
+    co_seq_taneuromarco bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_neuro_marco bigint, -- inf
+    co_marco_detalhe bigint, -- inf
+    co_prontuario bigint, -- inf
+    co_ultimo_marco_evolucao bigint, -- inf
+    co_unico_marco bigint, -- inf
+    CONSTRAINT pk_taneuromarco PRIMARY KEY (co_seq_taneuromarco)
+);
+
+CREATE TABLE ta_neuro_marco_evolucao (
+    co_seq_taneuromarcoevolucao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_neuro_marco_evolucao bigint, -- inf
+    co_atend_prof bigint, -- inf
+    co_marco_detalhe bigint, -- inf
+    st_avaliado varchar(32), -- inf
+    nu_anos_idade_registro integer, -- inf
+    nu_meses_idade_registro integer, -- inf
+    co_unico_neuro_marco bigint, -- inf
+    CONSTRAINT pk_taneuromarcoevolucao PRIMARY KEY (co_seq_taneuromarcoevolucao)
+);
+
+CREATE TABLE ta_nodo (
+    co_seq_tanodo bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_nodo bigint,
+    no_servidor varchar(60),
+    ds_nome varchar(255),
+    st_ativo integer,
+    st_conexao integer,
+    dt_testeconexao timestamp,
+    CONSTRAINT pk_tanodo PRIMARY KEY (co_seq_tanodo)
+);
+
+-- ta_odontograma: inf: columns partly known
+CREATE TABLE ta_odontograma (
+    co_seq_taodontograma bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_odontograma bigint, -- inf
+    co_atend_prof_odonto bigint, -- inf
+    co_prontuario bigint, -- inf
+    st_protese_total_superior integer, -- inf
+    st_protese_total_inferior integer, -- inf
+    CONSTRAINT pk_taodontograma PRIMARY KEY (co_seq_taodontograma)
+);
+
+CREATE TABLE ta_orientacao (
+    co_seq_taorientacao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_orientacao bigint, -- inf
+    ds_orientacao text, -- inf
+    st_orientacao_finalizada integer, -- inf
+    co_atend_prof bigint, -- inf
+    co_prontuario bigint, -- inf
+    CONSTRAINT pk_taorientacao PRIMARY KEY (co_seq_taorientacao)
+);
+
+-- ta_pedido_envio_base: inf: columns partly known
+CREATE TABLE ta_pedido_envio_base (
+    co_seq_tapedidoenviobase bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_pedido_envio bigint, -- inf
+    CONSTRAINT pk_tapedidoenviobase PRIMARY KEY (co_seq_tapedidoenviobase)
+);
+
+CREATE TABLE ta_perfil (
+    co_seq_taperfil bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_perfil bigint,
+    no_perfil varchar(100),
+    no_perfil_filtro varchar(50),
+    qt_referencia bigint,
+    co_localidade bigint,
+    no_perfil_padrao varchar(100),
+    st_ativo integer,
+    no_tipo_perfil varchar(100),
+    CONSTRAINT pk_taperfil PRIMARY KEY (co_seq_taperfil)
+);
+
+CREATE TABLE ta_perfil_recurso (
+    co_seq_taperfilrecurso bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_perfil_recurso bigint,
+    co_perfil bigint,
+    no_recurso varchar(400),
+    CONSTRAINT pk_taperfilrecurso PRIMARY KEY (co_seq_taperfilrecurso)
+);
+
+-- ta_periodo_ausencia: inf: columns partly known
+CREATE TABLE ta_periodo_ausencia (
+    co_seq_taperiodoausencia bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_periodo_ausencia bigint, -- inf
+    CONSTRAINT pk_taperiodoausencia PRIMARY KEY (co_seq_taperiodoausencia)
+);
+
+-- ta_periograma_completo: inf: columns partly known
+CREATE TABLE ta_periograma_completo (
+    co_seq_taperiogramacompleto bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_periograma_completo bigint, -- inf
+    co_prontuario bigint, -- inf
+    CONSTRAINT pk_taperiogramacompleto PRIMARY KEY (co_seq_taperiogramacompleto)
+);
+
+-- ta_periograma_simplificado: inf: columns partly known
+CREATE TABLE ta_periograma_simplificado (
+    co_seq_taperiogramasimplificad bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_periograma_simplificado bigint, -- inf
+    co_prontuario bigint, -- inf
+    ds_observacao varchar, -- inf
+    CONSTRAINT pk_taperiogramasimplificado PRIMARY KEY (co_seq_taperiogramasimplificad)
+);
+
+CREATE TABLE ta_pre_natal (
+    co_seq_taprenatal bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_pre_natal bigint, -- inf
+    co_problema bigint, -- inf
+    co_prontuario bigint, -- inf
+    tp_gravidez bigint, -- inf
+    dt_ultima_menstruacao timestamp, -- inf
+    dt_desfecho timestamp, -- inf
+    st_gravidez_planejada integer, -- inf
+    st_alto_risco integer, -- inf
+    co_unico_pre_natal bigint, -- inf
+    CONSTRAINT pk_taprenatal PRIMARY KEY (co_seq_taprenatal)
+);
+
+CREATE TABLE ta_problema (
+    co_seq_taproblema bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_problema bigint, -- inf
+    dt_registro timestamp, -- inf
+    ds_outro varchar(255), -- inf
+    ds_problema_filtro varchar(255), -- inf
+    co_ciap bigint, -- inf
+    co_cid10 bigint, -- inf
+    co_ultimo_problema_evolucao bigint, -- inf
+    co_prontuario bigint, -- inf
+    co_unico_problema bigint, -- inf
+    CONSTRAINT pk_taproblema PRIMARY KEY (co_seq_taproblema)
+);
+
+-- ta_problema_evolucao: inf: columns partly known
+CREATE TABLE ta_problema_evolucao (
+    co_seq_taproblemaevolucao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_problema_evolucao bigint, -- inf
+    ds_observacao varchar(255), -- inf
+    co_situacao_problema bigint, -- inf
+    co_atend_prof bigint, -- inf
+    co_unico_problema bigint, -- inf
+    dt_inicio_problema date, -- inf
+    dt_fim_problema date, -- inf
+    co_sequencial_evolucao integer, -- inf
+    st_possui_cid integer, -- inf
+    st_possui_ciap integer, -- inf
+    CONSTRAINT pk_taproblemaevolucao PRIMARY KEY (co_seq_taproblemaevolucao)
+);
+
+CREATE TABLE ta_proced_grupo_exame (
+    co_seq_taprocedgrupoexame bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_proced_grupo_exame bigint,
+    co_grupo_exame bigint,
+    co_proced bigint,
+    CONSTRAINT pk_taprocedgrupoexame PRIMARY KEY (co_seq_taprocedgrupoexame)
+);
+
+-- ta_prof: inf: columns may be incomplete
+CREATE TABLE ta_prof (
+    co_seq_taprof bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_prof bigint,
+    nu_conselho_classe varchar(100),
+    co_uf_emissora_conselho_classe bigint,
+    co_conselho_classe bigint,
+    nu_cpf varchar(11),
+    nu_cns varchar(16),
+    no_profissional varchar(500),
+    no_profissional_filtro varchar(600),
+    dt_nascimento date,
+    nu_telefone varchar(255),
+    ds_email varchar(255),
+    ds_cep varchar(8),
+    ds_complemento varchar(50),
+    ds_ponto_referencia varchar(100),
+    ds_logradouro varchar(150),
+    co_uf bigint,
+    co_localidade_endereco bigint,
+    nu_numero varchar(20),
+    st_sem_numero integer,
+    no_bairro varchar(255),
+    no_bairro_filtro varchar(255),
+    tp_logradouro bigint,
+    co_usuario bigint,
+    no_sexo varchar(24),
+    no_civil_profissional varchar,
+    no_social_profissional varchar,
+    CONSTRAINT pk_taprof PRIMARY KEY (co_seq_taprof)
+);
+
+CREATE TABLE ta_prof_historico_cns (
+    co_seq_taprofhistoricocns bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_prof_historico_cns bigint, -- inf
+    nu_cns varchar,
+    co_prof bigint, -- inf
+    CONSTRAINT pk_taprofhistoricocns PRIMARY KEY (co_seq_taprofhistoricocns)
+);
+
+CREATE TABLE ta_prof_municipio (
+    co_seq_taprofmunicipio bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_localidade bigint,
+    co_ator_papel bigint,
+    CONSTRAINT pk_taprofmunicipio PRIMARY KEY (co_seq_taprofmunicipio)
+);
+
+CREATE TABLE ta_prontuario (
+    co_seq_taprontuario bigint,
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_prontuario bigint,
+    co_unico_prontuario varchar(36), -- inf
+    co_unico_cidadao_prontuario varchar(36), -- inf
+    qt_referencia bigint,
+    co_prontuario_grupo bigint,
+    co_cidadao bigint, -- inf
+    st_cidadao_processado integer, -- inf
+    CONSTRAINT pk_taprontuario PRIMARY KEY (co_seq_taprontuario)
+);
+
+CREATE TABLE ta_prontuario_grupo_historico (
+    co_seq_taprontuariogrupohistrc bigint,
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_prontuario_grpo_hstrco bigint,
+    co_prontuario_grupo bigint,
+    co_prontuario bigint,
+    dt_unificacao timestamp, -- inf
+    CONSTRAINT pk_taprontuariogrupohistorico PRIMARY KEY (co_seq_taprontuariogrupohistrc)
+);
+
+CREATE TABLE ta_prontuario_unidade_saude (
+    co_seq_taprontuariounidadesaud bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_prontuario_unidade_saud bigint, -- inf
+    co_unidade_saude bigint, -- inf
+    co_cidadao bigint, -- inf
+    nu_prontuario varchar(30), -- inf
+    CONSTRAINT pk_taprontuariounidadesaude PRIMARY KEY (co_seq_taprontuariounidadesaud)
+);
+
+-- ta_rascunho_atend_prof: inf: columns partly known
+CREATE TABLE ta_rascunho_atend_prof (
+    co_seq_tarascunhoatendprof bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_rascunho_atend_prof bigint, -- inf
+    CONSTRAINT pk_tarascunhoatendprof PRIMARY KEY (co_seq_tarascunhoatendprof)
+);
+
+-- ta_receita_medicamento: inf: columns partly known
+CREATE TABLE ta_receita_medicamento (
+    co_seq_tareceitamedicamento bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_receita_medicamento bigint, -- inf
+    no_posologia varchar(200), -- inf
+    qt_receitada integer, -- inf
+    co_aplicacao_medicamento bigint, -- inf
+    st_uso_continuo integer, -- inf
+    co_medicamento bigint, -- inf
+    dt_inicio_tratamento date, -- inf
+    dt_fim_tratamento date, -- inf
+    qt_duracao_tratamento integer, -- inf
+    ds_dose varchar(100), -- inf
+    tp_frequencia_dose bigint, -- inf
+    ds_frequencia_dose varchar(25), -- inf
+    st_registro_manual integer, -- inf
+    st_dose_unica integer, -- inf
+    ds_recomendacao text, -- inf
+    qt_periodo_frequencia integer, -- inf
+    tp_un_medida_tempo_frequencia bigint, -- inf
+    tp_un_medida_tempo_tratamento bigint, -- inf
+    co_atend_prof bigint, -- inf
+    tp_receita bigint, -- inf
+    ds_observacao_interrupcao text, -- inf
+    qt_dose varchar(50), -- inf
+    CONSTRAINT pk_tareceitamedicamento PRIMARY KEY (co_seq_tareceitamedicamento)
+);
+
+-- ta_registro_vacinacao: inf: columns partly known
+CREATE TABLE ta_registro_vacinacao (
+    co_seq_taregistrovacinacao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_registro_vacinacao bigint, -- inf
+    co_estrategia_vacinacao bigint, -- inf
+    co_imunobiologico bigint, -- inf
+    co_dose_imunobiologico bigint, -- inf
+    co_via_adm_vacina bigint, -- inf
+    co_local_apl_vacina bigint, -- inf
+    co_vacinacao bigint, -- inf
+    co_tipo_registro_vacinacao bigint, -- inf
+    st_registro_anterior integer, -- inf
+    dt_aprazamento date, -- inf
+    dt_aplicacao timestamp, -- inf
+    co_imunobiologico_lote bigint, -- inf
+    ds_observacoes varchar(300), -- inf
+    co_grupo_atendimento bigint, -- inf
+    co_cid10_motivo_indicacao bigint, -- inf
+    st_pesquisa_clinica integer, -- inf
+    CONSTRAINT pk_taregistrovacinacao PRIMARY KEY (co_seq_taregistrovacinacao)
+);
+
+CREATE TABLE ta_requisicao_exame (
+    co_seq_tarequisicaoexame bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_requisicao_exame bigint, -- inf
+    dt_requisicao timestamp, -- inf
+    dt_ultima_menstruacao timestamp, -- inf
+    ds_justificativa_procedimento varchar(2000), -- inf
+    co_atend_prof bigint, -- inf
+    co_cid10 bigint, -- inf
+    tp_exame integer, -- inf
+    ds_observacao varchar(500), -- inf
+    CONSTRAINT pk_tarequisicaoexame PRIMARY KEY (co_seq_tarequisicaoexame)
+);
+
+CREATE TABLE ta_resposta_mca (
+    co_seq_tarespostamca bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_resposta_mca bigint, -- inf
+    co_marcador_consumo_alimentar bigint, -- inf
+    co_pergunta_mca bigint, -- inf
+    CONSTRAINT pk_tarespostamca PRIMARY KEY (co_seq_tarespostamca)
+);
+
+CREATE TABLE ta_respostamca_opcaomca (
+    co_seq_tarespostamcaopcaomca bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_respostamca_opcaomca bigint, -- inf
+    co_resposta_mca bigint, -- inf
+    co_opcao_mca bigint, -- inf
+    CONSTRAINT pk_tarespostamcaopcaomca PRIMARY KEY (co_seq_tarespostamcaopcaomca)
+);
+
+-- ta_retificacao_atend: inf: columns may be incomplete
+CREATE TABLE ta_retificacao_atend (
+    co_seq_taretificacaoatend bigint,
+    co_tipo_auditoria varchar(1),
+    dt_auditoria timestamp,
+    co_seq_retificacao_atend bigint,
+    bl_conteudo_atendimento bytea,
+    co_unico_atend_prof varchar(96),
+    co_lotacao bigint,
+    co_prontuario bigint,
+    dt_exclusao timestamp,
+    CONSTRAINT pk_taretificacaoatend PRIMARY KEY (co_seq_taretificacaoatend)
+);
+
+-- ta_risco: inf: columns partly known
+CREATE TABLE ta_risco (
+    co_seq_tarisco bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_risco bigint, -- inf
+    co_prontuario bigint, -- inf
+    CONSTRAINT pk_tarisco PRIMARY KEY (co_seq_tarisco)
+);
+
+CREATE TABLE ta_servidor_smtp (
+    co_seq_taservidorsmtp bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_servidor_smtp bigint,
+    no_host varchar(255),
+    nu_porta varchar(5),
+    ds_usuario varchar(255),
+    ds_senha varchar(255),
+    ds_email varchar(255),
+    st_usuario_email integer,
+    st_ativo integer,
+    dt_registro timestamp,
+    CONSTRAINT pk_taservidorsmtp PRIMARY KEY (co_seq_taservidorsmtp)
+);
+
+CREATE TABLE ta_sinan_notificacao_evolucao (
+    co_seq_tasinannotificacaoevolc bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_sinan_notificacao_evol bigint, -- inf
+    co_sinan_notificacao bigint, -- inf
+    co_atend_prof bigint, -- inf
+    co_prontuario bigint, -- inf
+    CONSTRAINT pk_tasinannotificacaoevolucao PRIMARY KEY (co_seq_tasinannotificacaoevolc)
+);
+
+-- ta_sistema_externo: inf: columns partly known
+CREATE TABLE ta_sistema_externo (
+    co_seq_tasistemaexterno bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_sistema_externo bigint, -- inf
+    dt_criacao timestamp, -- inf
+    ds_cpf_cnpj varchar, -- inf
+    ds_email varchar, -- inf
+    CONSTRAINT pk_tasistemaexterno PRIMARY KEY (co_seq_tasistemaexterno)
+);
+
+-- ta_situacaoface_evolucaodente: inf: columns partly known
+CREATE TABLE ta_situacaoface_evolucaodente (
+    co_seq_tasituacaofaceevolucdnt bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_stface_evodente bigint, -- inf
+    CONSTRAINT pk_tasituacaofaceevolucaodente PRIMARY KEY (co_seq_tasituacaofaceevolucdnt)
+);
+
+-- ta_situacaoraiz_evolucaodente: inf: columns partly known
+CREATE TABLE ta_situacaoraiz_evolucaodente (
+    co_seq_tasituacaoraizevolucdnt bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_straiz_evodente bigint, -- inf
+    CONSTRAINT pk_tasituacaoraizevolucaodente PRIMARY KEY (co_seq_tasituacaoraizevolucdnt)
+);
+
+-- ta_substancia_espec_alergia: inf: columns partly known
+CREATE TABLE ta_substancia_espec_alergia (
+    co_seq_tasubstanciaespecalergi bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_substanc_espec_alergia bigint, -- inf
+    co_medicamento_catmat bigint, -- inf
+    CONSTRAINT pk_tasubstanciaespecalergia PRIMARY KEY (co_seq_tasubstanciaespecalergi)
+);
+
+-- ta_tecido_mole: inf: columns partly known
+CREATE TABLE ta_tecido_mole (
+    co_seq_tatecidomole bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_tecido_mole bigint, -- inf
+    co_prontuario bigint, -- inf
+    ds_outro_sintomatologia varchar, -- inf
+    co_cid10 bigint, -- inf
+    CONSTRAINT pk_tatecidomole PRIMARY KEY (co_seq_tatecidomole)
+);
+
+-- ta_tecido_mole_lesao: inf: columns partly known
+CREATE TABLE ta_tecido_mole_lesao (
+    co_seq_tatecidomolelesao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_lesao bigint, -- inf
+    co_tecido_mole bigint, -- inf
+    CONSTRAINT pk_tatecidomolelesao PRIMARY KEY (co_seq_tatecidomolelesao)
+);
+
+-- ta_territorio_cidadao_erro: inf: columns partly known
+CREATE TABLE ta_territorio_cidadao_erro (
+    co_seq_taterritoriocidadaoerro bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_territorio_cidadao_erro bigint, -- inf
+    co_cidadao bigint, -- inf
+    CONSTRAINT pk_taterritoriocidadaoerro PRIMARY KEY (co_seq_taterritoriocidadaoerro)
+);
+
+-- ta_territorio_domicilio_erro: inf: columns partly known
+CREATE TABLE ta_territorio_domicilio_erro (
+    co_seq_taterritoriodomiciliorr bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_territorio_dom_erro bigint, -- inf
+    CONSTRAINT pk_taterritoriodomicilioerro PRIMARY KEY (co_seq_taterritoriodomiciliorr)
+);
+
+CREATE TABLE ta_tipo_servico (
+    co_seq_tatiposervico bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_tipo_servico bigint,
+    no_tipo_servico varchar(50),
+    no_tipo_servico_filtro varchar(50),
+    st_interno integer,
+    co_localidade bigint,
+    CONSTRAINT pk_tatiposervico PRIMARY KEY (co_seq_tatiposervico)
+);
+
+-- ta_unidade_saude: inf: columns may be incomplete
+CREATE TABLE ta_unidade_saude (
+    co_seq_taunidadesaude bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    nu_licenca_funcionamento varchar(20),
+    tp_unidade_saude bigint,
+    co_seq_unidade_saude bigint,
+    nu_cnes varchar(20),
+    st_ativo integer,
+    nu_cnpj varchar(14),
+    no_unidade_saude varchar(255),
+    no_unidade_saude_filtro varchar(255),
+    nu_telefone_comercial varchar(255),
+    nu_telefone_comercial2 varchar(255),
+    nu_telefone_fax varchar(255),
+    ds_email varchar(255),
+    ds_cep varchar(8),
+    ds_complemento varchar(50),
+    ds_ponto_referencia varchar(100),
+    ds_logradouro varchar(150),
+    co_uf bigint,
+    co_localidade_endereco bigint,
+    nu_numero varchar(20),
+    st_sem_numero integer,
+    no_bairro varchar(255),
+    no_bairro_filtro varchar(255),
+    tp_logradouro bigint,
+    co_subtp_unidade_saude bigint,
+    CONSTRAINT pk_taunidadesaude PRIMARY KEY (co_seq_taunidadesaude)
+);
+
+CREATE TABLE ta_unidade_saude_complexidade (
+    co_seq_taunidadesaudecomplexdd bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_ator_papel bigint,
+    co_complexidade bigint,
+    CONSTRAINT pk_taunidadesaudecomplexidade PRIMARY KEY (co_seq_taunidadesaudecomplexdd)
+);
+
+CREATE TABLE ta_unidade_saude_horus (
+    co_seq_taunidadesaudehorus bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_unidade_saude bigint,
+    co_unidade_saude_horus bigint,
+    co_seq_unidade_saude_horus bigint,
+    CONSTRAINT pk_taunidadesaudehorus PRIMARY KEY (co_seq_taunidadesaudehorus)
+);
+
+CREATE TABLE ta_unidade_saude_tipo_servico (
+    co_seq_taunidadesaudetiposervc bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    tp_servico bigint,
+    co_ator_papel bigint,
+    CONSTRAINT pk_taunidadesaudetiposervico PRIMARY KEY (co_seq_taunidadesaudetiposervc)
+);
+
+-- ta_unidade_saude_unif_base: inf: columns partly known
+CREATE TABLE ta_unidade_saude_unif_base (
+    co_seq_taunidadesaudeunifbase bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_unidade_saude_unif_base bigint, -- inf
+    nu_cnes varchar, -- inf
+    CONSTRAINT pk_taunidadesaudeunifbase PRIMARY KEY (co_seq_taunidadesaudeunifbase)
+);
+
+-- ta_unificacao_base: inf: columns partly known
+CREATE TABLE ta_unificacao_base (
+    co_seq_taunificacaobase bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_unificacao_base bigint, -- inf
+    CONSTRAINT pk_taunificacaobase PRIMARY KEY (co_seq_taunificacaobase)
+);
+
+-- ta_usuario: inf: columns may be incomplete
+CREATE TABLE ta_usuario (
+    co_seq_tausuario bigint,
+    co_tipo_auditoria varchar(1) NOT NULL,
+    dt_auditoria timestamp NOT NULL,
+    co_seq_usuario bigint,
+    st_bloqueado integer,
+    ds_senha varchar(255),
+    st_trocar_senha integer,
+    co_ator bigint,
+    dt_ultima_atualizacao_senha date,
+    st_termo_uso integer,
+    st_forcar_troca_senha integer,
+    nr_tentativas_acesso integer,
+    ds_login varchar(255),
+    dt_envio_email_recuperar_senha timestamp,
+    st_visualizou_novidades integer,
+    st_pesquisa_respondida integer,
+    dt_primeiro_login_versao timestamp,
+    dt_pesquisa_respondida timestamp,
+    CONSTRAINT pk_tausuario PRIMARY KEY (co_seq_tausuario)
+);
+
+CREATE TABLE ta_vacinacao (
+    co_seq_tavacinacao bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_vacinacao bigint, -- inf
+    st_gestante integer, -- inf
+    st_puerpera integer, -- inf
+    st_viajante integer, -- inf
+    st_comunicante_hanseniase integer, -- inf
+    co_atend_prof bigint, -- inf
+    co_prontuario bigint, -- inf
+    no_condicao_maternal varchar(255), -- inf
+    CONSTRAINT pk_tavacinacao PRIMARY KEY (co_seq_tavacinacao)
+);
+
+-- ta_videochamada: inf: columns partly known
+CREATE TABLE ta_videochamada (
+    co_seq_tavideochamada bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_videochamada bigint, -- inf
+    CONSTRAINT pk_tavideochamada PRIMARY KEY (co_seq_tavideochamada)
+);
+
+-- ta_vinculacao_equipes: inf: columns partly known
+CREATE TABLE ta_vinculacao_equipes (
+    co_seq_tavinculacaoequipes bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_vinculacao_equipes bigint, -- inf
+    co_equipe_principal bigint, -- inf
+    CONSTRAINT pk_tavinculacaoequipes PRIMARY KEY (co_seq_tavinculacaoequipes)
+);
+
+-- ta_vinculacao_servico: inf: columns partly known
+CREATE TABLE ta_vinculacao_servico (
+    co_seq_tavinculacaoservico bigint, -- inf
+    co_tipo_auditoria char(1) NOT NULL, -- inf
+    dt_auditoria timestamp NOT NULL, -- inf
+    co_seq_vinculacao_servico bigint, -- inf
+    co_estabelecimento_referencia bigint,
+    CONSTRAINT pk_tavinculacaoservico PRIMARY KEY (co_seq_tavinculacaoservico)
+);
+
+-- Foreign keys
+
+ALTER TABLE rl_aldeia_localidade
+    ADD CONSTRAINT fk_aldeia_aldeialocalidade FOREIGN KEY (co_aldeia) REFERENCES tb_aldeia (co_aldeia), -- inf
+    ADD CONSTRAINT fk_localidade_aldeialocalidade FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade); -- inf
+
+ALTER TABLE rl_antecedente_ciap
+    ADD CONSTRAINT fk_antecedente_antecedenteciap FOREIGN KEY (co_prontuario) REFERENCES tb_antecedente (co_prontuario),
+    ADD CONSTRAINT fk_ciap_antecedenteciap FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap);
+
+ALTER TABLE rl_arquivo_atendprof
+    ADD CONSTRAINT fk_arquivo_arquivoatendprof FOREIGN KEY (co_arquivo) REFERENCES tb_arquivo (co_seq_arquivo); -- inf
+
+ALTER TABLE rl_atend_obs_responsavel
+    ADD CONSTRAINT fk_atendobs_atendobsresponsave FOREIGN KEY (co_atend_obs) REFERENCES tb_atend_obs (co_seq_atend_obs); -- inf
+
+ALTER TABLE rl_atend_proced
+    ADD CONSTRAINT fk_atendprof_atendproced FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_proced_atendproced FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced),
+    ADD CONSTRAINT fk_cid10_atendproced FOREIGN KEY (co_cid10_principal) REFERENCES tb_cid10 (co_cid10);
+
+ALTER TABLE rl_atend_prof_ad_tipo_inelegvl
+    ADD CONSTRAINT fk_atendprofad_atendprofadtipo FOREIGN KEY (co_atend_prof_ad) REFERENCES tb_atend_prof_ad (co_atend_prof_ad),
+    ADD CONSTRAINT fk_adtipoinelegivel_atendprofa FOREIGN KEY (tp_ad_inelegivel) REFERENCES tb_ad_tipo_inelegivel (co_ad_tipo_inelegivel);
+
+ALTER TABLE rl_atend_prof_conduta
+    ADD CONSTRAINT fk_atendprof_atendprofconduta FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_cdstipoconduta_atendprofcon FOREIGN KEY (tp_cds_conduta) REFERENCES tb_cds_tipo_conduta (co_cds_tipo_conduta);
+
+ALTER TABLE rl_atend_prof_odonto_tipo_encm
+    ADD CONSTRAINT fk_atendprofodonto_atendprofod FOREIGN KEY (co_atend_prof_odonto) REFERENCES tb_atend_prof_odonto (co_atend_prof_odonto),
+    ADD CONSTRAINT fk_tipoencamodonto_atendprofod FOREIGN KEY (tp_encam_odonto) REFERENCES tb_tipo_encam_odonto (co_tipo_encam_odonto);
+
+ALTER TABLE rl_atend_prof_odonto_tipo_frnc
+    ADD CONSTRAINT fk_atendprofodonto_atendprofod FOREIGN KEY (co_atend_prof_odonto) REFERENCES tb_atend_prof_odonto (co_atend_prof_odonto),
+    ADD CONSTRAINT fk_tipofornecodonto_atendprofo FOREIGN KEY (tp_fornecimento_odonto) REFERENCES tb_tipo_fornec_odonto (co_tipo_fornec_odonto);
+
+ALTER TABLE rl_atend_prof_pic
+    ADD CONSTRAINT fk_cdspic_atendprofpic FOREIGN KEY (co_cds_pic) REFERENCES tb_cds_pic (co_cds_pic),
+    ADD CONSTRAINT fk_atendprof_atendprofpic FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof);
+
+ALTER TABLE rl_atend_tipo_servico
+    ADD CONSTRAINT fk_tiposervico_atendtiposervic FOREIGN KEY (tp_servico) REFERENCES tb_tipo_servico (co_seq_tipo_servico),
+    ADD CONSTRAINT fk_atend_atendtiposervico FOREIGN KEY (co_atend) REFERENCES tb_atend (co_seq_atend);
+
+ALTER TABLE rl_ativ_col_lot_env
+    ADD CONSTRAINT fk_atividadecoletiva_ativcollo FOREIGN KEY (co_atividade_coletiva) REFERENCES tb_atividade_coletiva (co_seq_atividade_coletiva), -- inf
+    ADD CONSTRAINT fk_lotacao_ativcollotenv FOREIGN KEY (co_lotacao_envolvida) REFERENCES tb_lotacao (co_ator_papel); -- inf
+
+ALTER TABLE rl_ativ_col_pratica_saude
+    ADD CONSTRAINT fk_atividadecoletiva_ativcolpr FOREIGN KEY (co_atividade_coletiva) REFERENCES tb_atividade_coletiva (co_seq_atividade_coletiva), -- inf
+    ADD CONSTRAINT fk_praticasaude_ativcolpratica FOREIGN KEY (co_pratica_saude) REFERENCES tb_pratica_saude (co_pratica_saude); -- inf
+
+ALTER TABLE rl_ativ_col_publico_alvo
+    ADD CONSTRAINT fk_atividadecoletiva_ativcolpu FOREIGN KEY (co_atividade_coletiva) REFERENCES tb_atividade_coletiva (co_seq_atividade_coletiva), -- inf
+    ADD CONSTRAINT fk_publicoalvo_ativcolpublicoa FOREIGN KEY (co_publico_alvo) REFERENCES tb_publico_alvo (co_publico_alvo); -- inf
+
+ALTER TABLE rl_ativ_col_tema_reuniao
+    ADD CONSTRAINT fk_atividadecoletiva_ativcolte FOREIGN KEY (co_atividade_coletiva) REFERENCES tb_atividade_coletiva (co_seq_atividade_coletiva), -- inf
+    ADD CONSTRAINT fk_temareuniao_ativcoltemareun FOREIGN KEY (co_tema_reuniao) REFERENCES tb_tema_reuniao (co_tema_reuniao); -- inf
+
+ALTER TABLE rl_ativ_col_tema_saude
+    ADD CONSTRAINT fk_temasaude_ativcoltemasaude FOREIGN KEY (co_tema_saude) REFERENCES tb_tema_saude (co_tema_saude), -- inf
+    ADD CONSTRAINT fk_atividadecoletiva_ativcolte FOREIGN KEY (co_atividade_coletiva) REFERENCES tb_atividade_coletiva (co_seq_atividade_coletiva); -- inf
+
+ALTER TABLE rl_ator_papel_perfil
+    ADD CONSTRAINT fk_atorpapel_atorpapelperfil FOREIGN KEY (co_ator_papel) REFERENCES tb_ator_papel (co_seq_ator_papel),
+    ADD CONSTRAINT fk_perfil_atorpapelperfil FOREIGN KEY (co_perfil) REFERENCES tb_perfil (co_seq_perfil);
+
+ALTER TABLE rl_beneficio_cidadao_aldeado
+    ADD CONSTRAINT fk_beneficio_beneficiocidadaoa FOREIGN KEY (co_beneficio) REFERENCES tb_beneficio (co_beneficio), -- inf
+    ADD CONSTRAINT fk_cidadaoaldeado_beneficiocid FOREIGN KEY (co_cidadao_aldeado) REFERENCES tb_cidadao_aldeado (co_seq_cidadao_aldeado); -- inf
+
+ALTER TABLE rl_calendario_vacnl_grupo_alvo
+    ADD CONSTRAINT fk_calendariovacinal_calendari FOREIGN KEY (co_calendario_vacinal) REFERENCES tb_calendario_vacinal (co_calendario_vacinal),
+    ADD CONSTRAINT fk_grupoalvovacinacao_calendar FOREIGN KEY (co_grupo_alvo_vacinacao) REFERENCES tb_grupo_alvo_vacinacao (co_grupo_alvo_vacinacao),
+    ADD CONSTRAINT fk_faixaetariavacinacao_calend FOREIGN KEY (co_faixa_etaria_vacinacao) REFERENCES tb_faixa_etaria_vacinacao (co_faixa_etaria_vacinacao),
+    ADD CONSTRAINT fk_sexo_calendariovacnlgrupoal FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo);
+
+ALTER TABLE rl_cds_atend_dom_proced
+    ADD CONSTRAINT fk_cdsatenddomiciliar_cdsatend FOREIGN KEY (co_cds_atend_domiciliar) REFERENCES tb_cds_atend_domiciliar (co_seq_cds_atend_domiciliar),
+    ADD CONSTRAINT fk_proced_cdsatenddomproced FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE rl_cds_atend_dom_situacao_pres
+    ADD CONSTRAINT fk_cdsatenddomiciliar_cdsatend FOREIGN KEY (co_cds_atend_domiciliar) REFERENCES tb_cds_atend_domiciliar (co_seq_cds_atend_domiciliar),
+    ADD CONSTRAINT fk_cdstiposituacaopresente_cds FOREIGN KEY (co_cds_situacao_presente) REFERENCES tb_cds_tipo_situacao_presente (co_cds_tipo_situacao_presente);
+
+ALTER TABLE rl_cds_atend_individual_ciap
+    ADD CONSTRAINT fk_cdsatendindividual_cdsatend FOREIGN KEY (co_cds_atend_individual) REFERENCES tb_cds_atend_individual (co_seq_cds_atend_individual),
+    ADD CONSTRAINT fk_ciap_cdsatendindividualciap FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap);
+
+ALTER TABLE rl_cds_atend_individual_condut
+    ADD CONSTRAINT fk_cdsatendindividual_cdsatend FOREIGN KEY (co_cds_atend_individual) REFERENCES tb_cds_atend_individual (co_seq_cds_atend_individual),
+    ADD CONSTRAINT fk_cdstipoconduta_cdsatendindi FOREIGN KEY (tp_cds_conduta) REFERENCES tb_cds_tipo_conduta (co_cds_tipo_conduta);
+
+ALTER TABLE rl_cds_atend_individual_exame
+    ADD CONSTRAINT fk_cdsatendindividual_cdsatend FOREIGN KEY (co_cds_atend_individual) REFERENCES tb_cds_atend_individual (co_seq_cds_atend_individual),
+    ADD CONSTRAINT fk_proced_cdsatendindividualex FOREIGN KEY (co_exame) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE rl_cds_atend_individual_nasf
+    ADD CONSTRAINT fk_cdsatendindividual_cdsatend FOREIGN KEY (co_cds_atend_individual) REFERENCES tb_cds_atend_individual (co_seq_cds_atend_individual),
+    ADD CONSTRAINT fk_cdstipoatendnasf_cdsatendin FOREIGN KEY (tp_cds_atend_nasf) REFERENCES tb_cds_tipo_atend_nasf (co_cds_tipo_atend_nasf);
+
+ALTER TABLE rl_cds_atend_odont_tip_vig_buc
+    ADD CONSTRAINT fk_cdsatendodonto_cdsatendodon FOREIGN KEY (co_cds_atend_odonto) REFERENCES tb_cds_atend_odonto (co_seq_cds_atend_odonto),
+    ADD CONSTRAINT fk_cdstipovigsaudebucal_cdsate FOREIGN KEY (tp_cds_vig_saude_bucal) REFERENCES tb_cds_tipo_vig_saude_bucal (co_cds_tipo_vig_saude_bucal);
+
+ALTER TABLE rl_cds_atend_odonto_proced
+    ADD CONSTRAINT fk_cdsatendodonto_cdsatendodon FOREIGN KEY (co_cds_atend_odonto) REFERENCES tb_cds_atend_odonto (co_seq_cds_atend_odonto),
+    ADD CONSTRAINT fk_proced_cdsatendodontoproced FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE rl_cds_atend_odonto_tipo_cnslt
+    ADD CONSTRAINT fk_cdsatendodonto_cdsatendodon FOREIGN KEY (co_cds_atend_odonto) REFERENCES tb_cds_atend_odonto (co_seq_cds_atend_odonto),
+    ADD CONSTRAINT fk_tipoconsultaodonto_cdsatend FOREIGN KEY (tp_consulta_odonto) REFERENCES tb_tipo_consulta_odonto (co_tipo_consulta_odonto);
+
+ALTER TABLE rl_cds_atend_odonto_tipo_encam
+    ADD CONSTRAINT fk_cdsatendodonto_cdsatendodon FOREIGN KEY (co_cds_atend_odonto) REFERENCES tb_cds_atend_odonto (co_seq_cds_atend_odonto),
+    ADD CONSTRAINT fk_tipoencamodonto_cdsatendodo FOREIGN KEY (tp_encam_odonto) REFERENCES tb_tipo_encam_odonto (co_tipo_encam_odonto);
+
+ALTER TABLE rl_cds_atend_odonto_tipo_fornc
+    ADD CONSTRAINT fk_cdsatendodonto_cdsatendodon FOREIGN KEY (co_cds_atend_odonto) REFERENCES tb_cds_atend_odonto (co_seq_cds_atend_odonto),
+    ADD CONSTRAINT fk_tipofornecodonto_cdsatendod FOREIGN KEY (tp_fornecimento_odonto) REFERENCES tb_tipo_fornec_odonto (co_tipo_fornec_odonto);
+
+ALTER TABLE rl_cds_aval_eleg_ad_tipo_inelg
+    ADD CONSTRAINT fk_cdsavalelegibilidade_cdsava FOREIGN KEY (co_cds_aval_elegibilidade) REFERENCES tb_cds_aval_elegibilidade (co_seq_cds_aval_elegibilidade),
+    ADD CONSTRAINT fk_adtipoinelegivel_cdsavalele FOREIGN KEY (tp_ad_inelegivel) REFERENCES tb_ad_tipo_inelegivel (co_ad_tipo_inelegivel);
+
+ALTER TABLE rl_cds_aval_eleg_cds_situc_prs
+    ADD CONSTRAINT fk_cdsavalelegibilidade_cdsava FOREIGN KEY (co_cds_aval_elegibilidade) REFERENCES tb_cds_aval_elegibilidade (co_seq_cds_aval_elegibilidade),
+    ADD CONSTRAINT fk_cdstiposituacaopresente_cds FOREIGN KEY (tp_cds_situacao_presente) REFERENCES tb_cds_tipo_situacao_presente (co_cds_tipo_situacao_presente);
+
+ALTER TABLE rl_cds_ficha_atend_indivdl_prf
+    ADD CONSTRAINT fk_cdsfichaatendindividual_cds FOREIGN KEY (co_cds_ficha_atend_individual) REFERENCES tb_cds_ficha_atend_individual (co_seq_cds_ficha_atend_indivdl),
+    ADD CONSTRAINT fk_cdsprof_cdsfichaatendindivd FOREIGN KEY (co_cds_prof) REFERENCES tb_cds_prof (co_seq_cds_prof);
+
+ALTER TABLE rl_cds_ficha_atend_odonto_prof
+    ADD CONSTRAINT fk_cdsfichaatendodonto_cdsfich FOREIGN KEY (co_cds_ficha_atend_odonto) REFERENCES tb_cds_ficha_atend_odonto (co_seq_cds_ficha_atend_odonto),
+    ADD CONSTRAINT fk_cdsprof_cdsfichaatendodonto FOREIGN KEY (co_cds_prof) REFERENCES tb_cds_prof (co_seq_cds_prof);
+
+ALTER TABLE rl_cds_ficha_ativ_col_pratica
+    ADD CONSTRAINT fk_cdsfichaativcol_cdsfichaati FOREIGN KEY (co_cds_ficha_ativ_col) REFERENCES tb_cds_ficha_ativ_col (co_seq_cds_ficha_ativ_col),
+    ADD CONSTRAINT fk_cdsativcolpratica_cdsfichaa FOREIGN KEY (co_cds_ativ_col_pratica) REFERENCES tb_cds_ativ_col_pratica (co_cds_ativ_col_pratica);
+
+ALTER TABLE rl_cds_ficha_ativ_col_prof
+    ADD CONSTRAINT fk_cdsfichaativcol_cdsfichaati FOREIGN KEY (co_cds_ficha_ativ_col) REFERENCES tb_cds_ficha_ativ_col (co_seq_cds_ficha_ativ_col),
+    ADD CONSTRAINT fk_cdsprof_cdsfichaativcolprof FOREIGN KEY (co_cds_prof) REFERENCES tb_cds_prof (co_seq_cds_prof);
+
+ALTER TABLE rl_cds_ficha_ativ_col_pub_alvo
+    ADD CONSTRAINT fk_cdsfichaativcol_cdsfichaati FOREIGN KEY (co_cds_ficha_ativ_col) REFERENCES tb_cds_ficha_ativ_col (co_seq_cds_ficha_ativ_col),
+    ADD CONSTRAINT fk_cdsativcolpublicoalvo_cdsfi FOREIGN KEY (co_cds_ativ_col_publico_alvo) REFERENCES tb_cds_ativ_col_publico_alvo (co_cds_ativ_col_publico_alvo);
+
+ALTER TABLE rl_cds_ficha_ativ_col_tema
+    ADD CONSTRAINT fk_cdsfichaativcol_cdsfichaati FOREIGN KEY (co_cds_ficha_ativ_col) REFERENCES tb_cds_ficha_ativ_col (co_seq_cds_ficha_ativ_col),
+    ADD CONSTRAINT fk_cdsativcoltema_cdsfichaativ FOREIGN KEY (co_cds_ativ_col_tema) REFERENCES tb_cds_ativ_col_tema (co_cds_ativ_col_tema);
+
+ALTER TABLE rl_cds_proced_adm_medicamento
+    ADD CONSTRAINT fk_procedcdsproced_cdsprocedad FOREIGN KEY (co_cds_proced, co_proced) REFERENCES rl_proced_cds_proced (co_cds_proced, co_proced), -- inf
+    ADD CONSTRAINT fk_cdsadmmedicamento_cdsproced FOREIGN KEY (co_cds_adm_medicamento) REFERENCES tb_cds_adm_medicamento (co_cds_adm_medicamento);
+
+ALTER TABLE rl_cds_prontuario_unidade_saud
+    ADD CONSTRAINT fk_prontuario_cdsprontuariouni FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_unidadesaude_cdsprontuariou FOREIGN KEY (co_ator_papel) REFERENCES tb_unidade_saude (co_seq_unidade_saude);
+
+ALTER TABLE rl_cds_visita_dom_motivo
+    ADD CONSTRAINT fk_cdsvisitadomiciliar_cdsvisi FOREIGN KEY (co_cds_visita_domiciliar) REFERENCES tb_cds_visita_domiciliar (co_seq_cds_visita_domiciliar),
+    ADD CONSTRAINT fk_cdsvisitadommotivo_cdsvisit FOREIGN KEY (co_cds_visita_dom_motivo) REFERENCES tb_cds_visita_dom_motivo (co_cds_visita_dom_motivo);
+
+ALTER TABLE rl_ciap_cid10
+    ADD CONSTRAINT fk_ciap_ciapcid10 FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap),
+    ADD CONSTRAINT fk_cid10_ciapcid10 FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10);
+
+ALTER TABLE rl_credencial_integ_localidade
+    ADD CONSTRAINT fk_credencialintegracao_creden FOREIGN KEY (co_credencial_integracao) REFERENCES tb_credencial_integracao (co_seq_credencial_integracao), -- inf
+    ADD CONSTRAINT fk_localidade_credencialintegl FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade); -- inf
+
+ALTER TABLE rl_credencial_integ_recurso
+    ADD CONSTRAINT fk_credencialintegracao_creden FOREIGN KEY (co_credencial_integracao) REFERENCES tb_credencial_integracao (co_seq_credencial_integracao), -- inf
+    ADD CONSTRAINT fk_recursocredencialinteg_cred FOREIGN KEY (co_recurso_credencial_integ) REFERENCES tb_recurso_credencial_integ (co_recurso_credencial_integ); -- inf
+
+ALTER TABLE rl_evol_aval_tp_vig_saude_bucl
+    ADD CONSTRAINT fk_evolucaoavaliacao_evolavalt FOREIGN KEY (co_evolucao_avaliacao) REFERENCES tb_evolucao_avaliacao (co_atend_prof),
+    ADD CONSTRAINT fk_cdstipovigsaudebucal_evolav FOREIGN KEY (co_tipo_vig_saude_bucal) REFERENCES tb_cds_tipo_vig_saude_bucal (co_cds_tipo_vig_saude_bucal);
+
+ALTER TABLE rl_evolucao_avaliacao_ciap_cid
+    ADD CONSTRAINT fk_atendprof_evolucaoavaliacao FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_ciap_evolucaoavaliacaociapc FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap),
+    ADD CONSTRAINT fk_cid10_evolucaoavaliacaociap FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10);
+
+ALTER TABLE rl_evolucao_odonto_parte_bucal
+    ADD CONSTRAINT fk_evolucaoodonto_evolucaoodon FOREIGN KEY (co_evolucao_odonto) REFERENCES tb_evolucao_odonto (co_seq_evolucao_odonto),
+    ADD CONSTRAINT fk_partebucal_evolucaoodontopa FOREIGN KEY (co_parte_bucal) REFERENCES tb_parte_bucal (co_parte_bucal);
+
+ALTER TABLE rl_evolucao_odonto_proced
+    ADD CONSTRAINT fk_evolucaoodonto_evolucaoodon FOREIGN KEY (co_evolucao_odonto) REFERENCES tb_evolucao_odonto (co_seq_evolucao_odonto),
+    ADD CONSTRAINT fk_proced_evolucaoodontoproced FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE rl_evolucao_plano_ciap
+    ADD CONSTRAINT fk_atendprof_evolucaoplanociap FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_ciap_evolucaoplanociap FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap),
+    ADD CONSTRAINT fk_proced_evolucaoplanociap FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE rl_evolucao_subjetivo_ciap
+    ADD CONSTRAINT fk_atendprof_evolucaosubjetivo FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_ciap_evolucaosubjetivociap FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap);
+
+ALTER TABLE rl_grupo_ativ_col_cidadao
+    ADD CONSTRAINT fk_grupoativcol_grupoativcolci FOREIGN KEY (co_grupo) REFERENCES tb_grupo_ativ_col (co_seq_grupo_ativ_col),
+    ADD CONSTRAINT fk_cidadaogrupoativcol_grupoat FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao_grupo_ativ_col (co_seq_cidadao_grupo);
+
+ALTER TABLE rl_grupo_ativ_col_prof
+    ADD CONSTRAINT fk_grupoativcol_grupoativcolpr FOREIGN KEY (co_grupo) REFERENCES tb_grupo_ativ_col (co_seq_grupo_ativ_col),
+    ADD CONSTRAINT fk_profgrupoativcol_grupoativc FOREIGN KEY (co_prof) REFERENCES tb_prof_grupo_ativ_col (co_seq_prof_grupo);
+
+ALTER TABLE rl_grupo_condicao_ciap_cid
+    ADD CONSTRAINT fk_grupocondicaosaude_grupocon FOREIGN KEY (co_grupo_condicao) REFERENCES tb_grupo_condicao_saude (co_seq_grupo_condicao_saude),
+    ADD CONSTRAINT fk_ciap_grupocondicaociapcid FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap),
+    ADD CONSTRAINT fk_cid10_grupocondicaociapcid FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10);
+
+ALTER TABLE rl_historico_cabecalho
+    ADD CONSTRAINT fk_historicocabecalho_historic FOREIGN KEY (co_ficha_origem_concatenacao) REFERENCES tb_historico_cabecalho (co_seq_historico_cabecalho),
+    ADD CONSTRAINT fk_historicocabecalho_histor2 FOREIGN KEY (co_ficha_concatenada) REFERENCES tb_historico_cabecalho (co_seq_historico_cabecalho);
+
+ALTER TABLE rl_manifest_alergiaevolucao
+    ADD CONSTRAINT fk_manifestacaoalergia_manifes FOREIGN KEY (co_manifestacao_alergia) REFERENCES tb_manifestacao_alergia (co_seq_manifestacao_alergia), -- inf
+    ADD CONSTRAINT fk_alergiaevolucao_manifestale FOREIGN KEY (co_alergia_evolucao) REFERENCES tb_alergia_evolucao (co_seq_alergia_evolucao); -- inf
+
+ALTER TABLE rl_perfil_cbo_padrao
+    ADD CONSTRAINT fk_cbo_perfilcbopadrao FOREIGN KEY (co_cbo) REFERENCES tb_cbo (co_cbo);
+
+ALTER TABLE rl_proced_atributo_complem
+    ADD CONSTRAINT fk_proced_procedatributocomple FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced),
+    ADD CONSTRAINT fk_atributocomplem_procedatrib FOREIGN KEY (co_atributo_complem) REFERENCES tb_atributo_complem (co_atributo_complem);
+
+ALTER TABLE rl_proced_cbo
+    ADD CONSTRAINT fk_proced_procedcbo FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced),
+    ADD CONSTRAINT fk_cbo_procedcbo FOREIGN KEY (co_cbo) REFERENCES tb_cbo (co_cbo);
+
+ALTER TABLE rl_proced_cds_proced
+    ADD CONSTRAINT fk_cdsproced_procedcdsproced FOREIGN KEY (co_cds_proced) REFERENCES tb_cds_proced (co_seq_cds_proced),
+    ADD CONSTRAINT fk_proced_procedcdsproced FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE rl_proced_cid10
+    ADD CONSTRAINT fk_cid10_procedcid10 FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_proced_procedcid10 FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE rl_proced_exame_detalhe
+    ADD CONSTRAINT fk_proced_procedexamedetalhe FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced),
+    ADD CONSTRAINT fk_examedetalhe_procedexamedet FOREIGN KEY (co_exame_detalhe) REFERENCES tb_exame_detalhe (co_seq_exame_detalhe);
+
+ALTER TABLE rl_proced_grupo_exame
+    ADD CONSTRAINT fk_grupoexame_procedgrupoexame FOREIGN KEY (co_grupo_exame) REFERENCES tb_grupo_exame (co_seq_grupo_exame),
+    ADD CONSTRAINT fk_proced_procedgrupoexame FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE rl_proced_tipo_registro
+    ADD CONSTRAINT fk_proced_procedtiporegistro FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced),
+    ADD CONSTRAINT fk_tiporegistro_procedtiporegi FOREIGN KEY (tp_registro) REFERENCES tb_tipo_registro (co_tipo_registro);
+
+ALTER TABLE rl_prof_municipio
+    ADD CONSTRAINT fk_localidade_profmunicipio FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_prof_profmunicipio FOREIGN KEY (co_ator_papel) REFERENCES tb_prof (co_seq_prof);
+
+ALTER TABLE rl_qst_associacao_opcao_pergnt
+    ADD CONSTRAINT fk_qstassociacaopergunta_qstas FOREIGN KEY (co_qst_associacao_pergunta) REFERENCES tb_qst_associacao_pergunta (co_qst_associacao_pergunta),
+    ADD CONSTRAINT fk_qstopcaopergunta_qstassocia FOREIGN KEY (co_qst_opcao_pergunta) REFERENCES tb_qst_opcao_pergunta (co_qst_opcao_pergunta);
+
+ALTER TABLE rl_qst_resposta_opcao_pergunta
+    ADD CONSTRAINT fk_qstresposta_qstrespostaopca FOREIGN KEY (co_qst_resposta) REFERENCES tb_qst_resposta (co_seq_qst_resposta),
+    ADD CONSTRAINT fk_qstopcaopergunta_qstrespost FOREIGN KEY (co_qst_opcao_pergunta) REFERENCES tb_qst_opcao_pergunta (co_qst_opcao_pergunta);
+
+ALTER TABLE rl_respostamca_opcaomca
+    ADD CONSTRAINT fk_respostamca_respostamcaopca FOREIGN KEY (co_resposta_mca) REFERENCES tb_resposta_mca (co_seq_resposta_mca); -- inf
+
+ALTER TABLE rl_situacaoface_evolucaodente
+    ADD CONSTRAINT fk_situacaoface_situacaofaceev FOREIGN KEY (co_situacao_face) REFERENCES tb_situacao_face (co_situacao_face), -- inf
+    ADD CONSTRAINT fk_evolucaodente_situacaofacee FOREIGN KEY (co_evolucao_dente) REFERENCES tb_evolucao_dente (co_seq_evolucao_dente); -- inf
+
+ALTER TABLE rl_situacaoraiz_evolucaodente
+    ADD CONSTRAINT fk_situacaoraiz_situacaoraizev FOREIGN KEY (co_situacao_raiz) REFERENCES tb_situacao_raiz (co_situacao_raiz), -- inf
+    ADD CONSTRAINT fk_evolucaodente_situacaoraize FOREIGN KEY (co_evolucao_dente) REFERENCES tb_evolucao_dente (co_seq_evolucao_dente); -- inf
+
+ALTER TABLE rl_tecido_mole_lesao
+    ADD CONSTRAINT fk_tecidomole_tecidomolelesao FOREIGN KEY (co_tecido_mole) REFERENCES tb_tecido_mole (co_seq_tecido_mole), -- inf
+    ADD CONSTRAINT fk_tecidomolelesao_tecidomolel FOREIGN KEY (co_lesao) REFERENCES tb_tecido_mole_lesao (co_lesao); -- inf
+
+ALTER TABLE rl_tipo_atend_proced_automatic
+    ADD CONSTRAINT fk_procedautomatico_tipoatendp FOREIGN KEY (co_proced_automatico) REFERENCES tb_proced_automatico (co_seq_proced_automatico),
+    ADD CONSTRAINT fk_tipoatend_tipoatendprocedau FOREIGN KEY (tp_atend) REFERENCES tb_tipo_atend (co_tipo_atend);
+
+ALTER TABLE rl_tipo_consulta_odnt_prc_auto
+    ADD CONSTRAINT fk_procedautomatico_tipoconsul FOREIGN KEY (co_proced_automatico) REFERENCES tb_proced_automatico (co_seq_proced_automatico),
+    ADD CONSTRAINT fk_tipoconsultaodonto_tipocons FOREIGN KEY (tp_consulta_odonto) REFERENCES tb_tipo_consulta_odonto (co_tipo_consulta_odonto);
+
+ALTER TABLE rl_tipo_encam_odonto_procd_aut
+    ADD CONSTRAINT fk_procedautomatico_tipoencamo FOREIGN KEY (co_proced_automatico) REFERENCES tb_proced_automatico (co_seq_proced_automatico),
+    ADD CONSTRAINT fk_tipoencamodonto_tipoencamod FOREIGN KEY (tp_encam_odonto) REFERENCES tb_tipo_encam_odonto (co_tipo_encam_odonto);
+
+ALTER TABLE rl_unidade_saude_complexidade
+    ADD CONSTRAINT fk_unidadesaude_unidadesaudeco FOREIGN KEY (co_ator_papel) REFERENCES tb_unidade_saude (co_seq_unidade_saude),
+    ADD CONSTRAINT fk_complexidade_unidadesaudeco FOREIGN KEY (co_complexidade) REFERENCES tb_complexidade (co_complexidade);
+
+ALTER TABLE rl_unidade_saude_horus
+    ADD CONSTRAINT fk_unidadesaude_unidadesaudeho FOREIGN KEY (co_unidade_saude) REFERENCES tb_unidade_saude (co_seq_unidade_saude),
+    ADD CONSTRAINT fk_unidadesaude_unidadesaude2 FOREIGN KEY (co_unidade_saude_horus) REFERENCES tb_unidade_saude (co_seq_unidade_saude);
+
+ALTER TABLE rl_unidade_saude_tipo_servico
+    ADD CONSTRAINT fk_tiposervico_unidadesaudetip FOREIGN KEY (tp_servico) REFERENCES tb_tipo_servico (co_seq_tipo_servico),
+    ADD CONSTRAINT fk_unidadesaude_unidadesaudeti FOREIGN KEY (co_ator_papel) REFERENCES tb_unidade_saude (co_seq_unidade_saude);
+
+ALTER TABLE spring_session_attributes
+    ADD CONSTRAINT fk_springsession_springsession FOREIGN KEY (session_primary_id) REFERENCES spring_session (primary_id);
+
+ALTER TABLE tb_acomp_cidadaos_vinculados
+    ADD CONSTRAINT fk_cidadao_acompcidadaosvincul FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao); -- inf
+
+ALTER TABLE tb_ad_cidadao
+    ADD CONSTRAINT fk_equipe_adcidadao FOREIGN KEY (co_equipe) REFERENCES tb_equipe (co_seq_equipe),
+    ADD CONSTRAINT fk_admodalidade_adcidadao FOREIGN KEY (co_ad_modalidade) REFERENCES tb_ad_modalidade (co_seq_ad_modalidade),
+    ADD CONSTRAINT fk_adorigem_adcidadao FOREIGN KEY (co_ad_origem) REFERENCES tb_ad_origem (co_ad_origem),
+    ADD CONSTRAINT fk_cid10_adcidadao FOREIGN KEY (co_cid10_principal) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_cid10_adcidadao2 FOREIGN KEY (co_cid10_causa_associada) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_addestino_adcidadao FOREIGN KEY (co_ad_destino) REFERENCES tb_ad_destino (co_seq_ad_destino),
+    ADD CONSTRAINT fk_prontuario_adcidadao FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_cid10_adcidadao3 FOREIGN KEY (co_cid10_secundario_2) REFERENCES tb_cid10 (co_cid10);
+
+ALTER TABLE tb_ad_questao
+    ADD CONSTRAINT fk_adcidadao_adquestao FOREIGN KEY (co_ad_cidadao) REFERENCES tb_ad_cidadao (co_seq_ad_cidadao);
+
+ALTER TABLE tb_ad_resposta
+    ADD CONSTRAINT fk_atendprofad_adresposta FOREIGN KEY (co_atend_prof_ad) REFERENCES tb_atend_prof_ad (co_atend_prof_ad);
+
+ALTER TABLE tb_adm_geral
+    ADD CONSTRAINT fk_atorpapel_admgeral FOREIGN KEY (co_ator_papel) REFERENCES tb_ator_papel (co_seq_ator_papel);
+
+ALTER TABLE tb_adm_municipal
+    ADD CONSTRAINT fk_atorpapel_admmunicipal FOREIGN KEY (co_ator_papel) REFERENCES tb_ator_papel (co_seq_ator_papel),
+    ADD CONSTRAINT fk_localidade_admmunicipal FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_agend_compartilhado
+    ADD CONSTRAINT fk_agendado_agendcompartilhado FOREIGN KEY (co_agend_principal) REFERENCES tb_agendado (co_seq_agendado); -- inf
+
+ALTER TABLE tb_agenda_fixada_ator_papel
+    ADD CONSTRAINT fk_atorpapel_agendafixadaatorp FOREIGN KEY (co_ator_papel) REFERENCES tb_ator_papel (co_seq_ator_papel); -- inf
+
+ALTER TABLE tb_agendado
+    ADD CONSTRAINT fk_situacaoagendado_agendado FOREIGN KEY (st_agendado) REFERENCES tb_situacao_agendado (co_situacao_agendado),
+    ADD CONSTRAINT fk_lotacao_agendado FOREIGN KEY (co_lotacao_agendada) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_motivoreserva_agendado FOREIGN KEY (co_motivo_reserva) REFERENCES tb_motivo_reserva (co_motivo_reserva),
+    ADD CONSTRAINT fk_origem_agendado FOREIGN KEY (co_origem) REFERENCES tb_origem (co_origem),
+    ADD CONSTRAINT fk_prontuario_agendado FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_lotacao_agendado2 FOREIGN KEY (co_lotacao_criadora) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_localatend_agendado FOREIGN KEY (co_local_atend) REFERENCES tb_local_atend (co_local_atend);
+
+ALTER TABLE tb_alergia
+    ADD CONSTRAINT fk_categoriaagentecausador_ale FOREIGN KEY (co_categoria_agente_causador) REFERENCES tb_categoria_agente_causador (co_categoria_agente_causador),
+    ADD CONSTRAINT fk_alergiaevolucao_alergia FOREIGN KEY (co_ultima_alergia_evolucao) REFERENCES tb_alergia_evolucao (co_seq_alergia_evolucao),
+    ADD CONSTRAINT fk_prontuario_alergia FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario);
+
+ALTER TABLE tb_alergia_evolucao
+    ADD CONSTRAINT fk_criticidadealergia_alergiae FOREIGN KEY (co_criticidade_alergia) REFERENCES tb_criticidade_alergia (co_criticidade_alergia),
+    ADD CONSTRAINT fk_atendprof_alergiaevolucao FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_tiporeacaoalergia_alergiaev FOREIGN KEY (co_tipo_reacao_alergia) REFERENCES tb_tipo_reacao_alergia (co_seq_tipo_reacao_alergia), -- inf
+    ADD CONSTRAINT fk_graucertezaalergia_alergiae FOREIGN KEY (co_grau_certeza_alergia) REFERENCES tb_grau_certeza_alergia (co_seq_grau_certeza_alergia); -- inf
+
+ALTER TABLE tb_animais_domicilio
+    ADD CONSTRAINT fk_cdsdomicilio_animaisdomicil FOREIGN KEY (co_cds_domicilio) REFERENCES tb_cds_domicilio (co_seq_cds_domicilio); -- inf
+
+ALTER TABLE tb_antecedente
+    ADD CONSTRAINT fk_prontuario_antecedente FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario);
+
+ALTER TABLE tb_antecedente_historico
+    ADD CONSTRAINT fk_atendprof_antecedentehistor FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof);
+
+ALTER TABLE tb_antecedente_item
+    ADD CONSTRAINT fk_antecedentehistorico_antece FOREIGN KEY (co_antecedente_historico) REFERENCES tb_antecedente_historico (co_seq_antecedente_historico),
+    ADD CONSTRAINT fk_antecedentetipoitem_anteced FOREIGN KEY (tp_antecedente_item) REFERENCES tb_antecedente_tipo_item (co_antecedente_tipo_item);
+
+ALTER TABLE tb_arcada
+    ADD CONSTRAINT fk_partebucal_arcada FOREIGN KEY (co_parte_bucal) REFERENCES tb_parte_bucal (co_parte_bucal);
+
+ALTER TABLE tb_arquivo_temporario
+    ADD CONSTRAINT fk_usuario_arquivotemporario FOREIGN KEY (co_usuario) REFERENCES tb_usuario (co_seq_usuario); -- inf
+
+ALTER TABLE tb_atend
+    ADD CONSTRAINT fk_statusatend_atend FOREIGN KEY (st_atend) REFERENCES tb_status_atend (co_status_atend),
+    ADD CONSTRAINT fk_agendado_atend FOREIGN KEY (co_agendado) REFERENCES tb_agendado (co_seq_agendado),
+    ADD CONSTRAINT fk_classificacaorisco_atend FOREIGN KEY (co_classificacao_risco) REFERENCES tb_classificacao_risco (co_classificacao_risco),
+    ADD CONSTRAINT fk_prontuario_atend FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_unidadesaude_atend FOREIGN KEY (co_unidade_saude) REFERENCES tb_unidade_saude (co_seq_unidade_saude),
+    ADD CONSTRAINT fk_atendprof_atend FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_localatend_atend FOREIGN KEY (tp_local_atend) REFERENCES tb_local_atend (co_local_atend),
+    ADD CONSTRAINT fk_equipe_atend FOREIGN KEY (co_equipe) REFERENCES tb_equipe (co_seq_equipe);
+
+ALTER TABLE tb_atend_obs
+    ADD CONSTRAINT fk_atend_atendobs FOREIGN KEY (co_atend) REFERENCES tb_atend (co_seq_atend); -- inf
+
+ALTER TABLE tb_atend_obs_plano_cuidado
+    ADD CONSTRAINT fk_atendprof_atendobsplanocuid FOREIGN KEY (co_atend_prof_obs) REFERENCES tb_atend_prof (co_seq_atend_prof); -- inf
+
+ALTER TABLE tb_atend_prof
+    ADD CONSTRAINT fk_atend_atendprof FOREIGN KEY (co_atend) REFERENCES tb_atend (co_seq_atend),
+    ADD CONSTRAINT fk_atendproftipoencamintrn_ate FOREIGN KEY (co_atend_prof_tipo_encam_intrn) REFERENCES tb_atend_prof_tipo_encam_intrn (co_seq_atend_prof_tipo_enc_int),
+    ADD CONSTRAINT fk_lotacao_atendprof FOREIGN KEY (co_lotacao) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_tipoatendprof_atendprof FOREIGN KEY (tp_atend_prof) REFERENCES tb_tipo_atend_prof (co_tipo_atend_prof),
+    ADD CONSTRAINT fk_statusatendprof_atendprof FOREIGN KEY (st_atend_prof) REFERENCES tb_status_atend_prof (co_status_atend_prof),
+    ADD CONSTRAINT fk_classificacaorisco_atendpro FOREIGN KEY (co_classificacao_risco) REFERENCES tb_classificacao_risco (co_classificacao_risco),
+    ADD CONSTRAINT fk_tipoatend_atendprof FOREIGN KEY (tp_atend) REFERENCES tb_tipo_atend (co_tipo_atend),
+    ADD CONSTRAINT fk_uf_atendprof FOREIGN KEY (co_uf_emissora_conselho_classe) REFERENCES tb_uf (co_uf),
+    ADD CONSTRAINT fk_conselhoclasse_atendprof FOREIGN KEY (co_conselho_classe) REFERENCES tb_conselho_classe (co_conselho_classe),
+    ADD CONSTRAINT fk_racionalidadesaude_atendpro FOREIGN KEY (co_racionalidade_saude) REFERENCES tb_racionalidade_saude (co_racionalidade_saude),
+    ADD CONSTRAINT fk_lotacao_atendprof2 FOREIGN KEY (co_lotacao_atend_compartilhado) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_tipoparticipacaoatend_atend FOREIGN KEY (tp_participacao_cidadao) REFERENCES tb_tipo_participacao_atend (co_tipo_participacao_atend), -- inf
+    ADD CONSTRAINT fk_marcadorconsumoalimentar_at FOREIGN KEY (co_marcador_consumo_alim) REFERENCES tb_marcador_consumo_alimentar (co_seq_marcador_consumo_alim); -- inf
+
+ALTER TABLE tb_atend_prof_ad
+    ADD CONSTRAINT fk_atendprof_atendprofad FOREIGN KEY (co_atend_prof_ad) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_adorigem_atendprofad FOREIGN KEY (co_ad_origem) REFERENCES tb_ad_origem (co_ad_origem),
+    ADD CONSTRAINT fk_admodalidade_atendprofad FOREIGN KEY (co_ad_modalidade) REFERENCES tb_ad_modalidade (co_seq_ad_modalidade),
+    ADD CONSTRAINT fk_addestino_atendprofad FOREIGN KEY (co_ad_destino) REFERENCES tb_ad_destino (co_seq_ad_destino),
+    ADD CONSTRAINT fk_adtipoelegivel_atendprofad FOREIGN KEY (co_ad_tipo_elegivel) REFERENCES tb_ad_tipo_elegivel (co_ad_tipo_elegivel),
+    ADD CONSTRAINT fk_cid10_atendprofad FOREIGN KEY (co_cid10_principal) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_cid10_atendprofad2 FOREIGN KEY (co_cid10_secundario_1) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_cid10_atendprofad3 FOREIGN KEY (co_cid10_secundario_2) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_cdstipocuidador_atendprofad FOREIGN KEY (tp_cds_cuidador) REFERENCES tb_cds_tipo_cuidador (co_cds_tipo_cuidador);
+
+ALTER TABLE tb_atend_prof_ad_qst
+    ADD CONSTRAINT fk_atendprofad_atendprofadqst FOREIGN KEY (co_atend_prof_ad) REFERENCES tb_atend_prof_ad (co_atend_prof_ad);
+
+ALTER TABLE tb_atend_prof_obs
+    ADD CONSTRAINT fk_atendprof_atendprofobs FOREIGN KEY (co_atend_prof_obs) REFERENCES tb_atend_prof (co_seq_atend_prof), -- inf
+    ADD CONSTRAINT fk_atendobs_atendprofobs FOREIGN KEY (co_atend_obs) REFERENCES tb_atend_obs (co_seq_atend_obs); -- inf
+
+ALTER TABLE tb_atend_prof_odonto
+    ADD CONSTRAINT fk_atendprof_atendprofodonto FOREIGN KEY (co_atend_prof_odonto) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_tipoconsultaodonto_atendpro FOREIGN KEY (tp_consulta_odonto) REFERENCES tb_tipo_consulta_odonto (co_tipo_consulta_odonto);
+
+ALTER TABLE tb_atend_prof_pre_natal
+    ADD CONSTRAINT fk_atendprof_atendprofprenatal FOREIGN KEY (co_atend_prof_pre_natal) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_tipoedema_atendprofprenatal FOREIGN KEY (tp_edema) REFERENCES tb_tipo_edema (co_tipo_edema);
+
+ALTER TABLE tb_atend_prof_puericultura
+    ADD CONSTRAINT fk_atendprof_atendprofpuericul FOREIGN KEY (co_atend_prof_puericultura) REFERENCES tb_atend_prof (co_seq_atend_prof);
+
+ALTER TABLE tb_atend_prof_tipo_encam_intrn
+    ADD CONSTRAINT fk_agendado_atendproftipoencam FOREIGN KEY (co_agendado) REFERENCES tb_agendado (co_seq_agendado),
+    ADD CONSTRAINT fk_atend_atendproftipoencamint FOREIGN KEY (co_atend) REFERENCES tb_atend (co_seq_atend),
+    ADD CONSTRAINT fk_lotacao_atendproftipoencami FOREIGN KEY (co_lotacao) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_tipoencaminterno_atendproft FOREIGN KEY (tp_encam_interno) REFERENCES tb_tipo_encam_interno (co_tipo_encam_interno);
+
+ALTER TABLE tb_atestado
+    ADD CONSTRAINT fk_atendprof_atestado FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_prontuario_atestado FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_cid10_atestado FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10); -- inf
+
+ALTER TABLE tb_ativ_col_grupo
+    ADD CONSTRAINT fk_grupoativcol_ativcolgrupo FOREIGN KEY (co_grupo) REFERENCES tb_grupo_ativ_col (co_seq_grupo_ativ_col);
+
+ALTER TABLE tb_ativ_col_registro_particip
+    ADD CONSTRAINT fk_cidadao_ativcolregistropart FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao), -- inf
+    ADD CONSTRAINT fk_cidadao_ativcolregistropa2 FOREIGN KEY (co_cidadao_participante) REFERENCES tb_cidadao (co_seq_cidadao); -- inf
+
+ALTER TABLE tb_ativacao_agendamento_online
+    ADD CONSTRAINT fk_prof_ativacaoagendamentoonl FOREIGN KEY (co_prof) REFERENCES tb_prof (co_seq_prof);
+
+ALTER TABLE tb_atividade_coletiva
+    ADD CONSTRAINT fk_lotacao_atividadecoletiva FOREIGN KEY (co_lotacao_responsavel) REFERENCES tb_lotacao (co_ator_papel), -- inf
+    ADD CONSTRAINT fk_tipoatividade_atividadecole FOREIGN KEY (co_tipo_atividade) REFERENCES tb_tipo_atividade (co_tipo_atividade); -- inf
+
+ALTER TABLE tb_ator_papel
+    ADD CONSTRAINT fk_prof_atorpapel FOREIGN KEY (co_prof) REFERENCES tb_prof (co_seq_prof);
+
+ALTER TABLE tb_auditoria_processo
+    ADD CONSTRAINT fk_usuario_auditoriaprocesso FOREIGN KEY (co_usuario) REFERENCES tb_usuario (co_seq_usuario);
+
+ALTER TABLE tb_bairro
+    ADD CONSTRAINT fk_localidade_bairro FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_calendario_vacinal
+    ADD CONSTRAINT fk_imunobiologico_calendariova FOREIGN KEY (co_imunobiologico) REFERENCES tb_imunobiologico (co_imunobiologico),
+    ADD CONSTRAINT fk_doseimunobiologico_calendar FOREIGN KEY (co_dose_imunobiologico) REFERENCES tb_dose_imunobiologico (co_dose_imunobiologico);
+
+ALTER TABLE tb_cbo_atend
+    ADD CONSTRAINT fk_cbo_cboatend FOREIGN KEY (co_cbo) REFERENCES tb_cbo (co_cbo),
+    ADD CONSTRAINT fk_localidade_cboatend FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_cds_atend_domiciliar
+    ADD CONSTRAINT fk_cdsfichaatenddomiciliar_cds FOREIGN KEY (co_cds_ficha_atend_domiciliar) REFERENCES tb_cds_ficha_atend_domiciliar (co_seq_cds_ficha_atend_dom),
+    ADD CONSTRAINT fk_cdsturno_cdsatenddomiciliar FOREIGN KEY (co_cds_turno) REFERENCES tb_cds_turno (co_cds_turno),
+    ADD CONSTRAINT fk_sexo_cdsatenddomiciliar FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo),
+    ADD CONSTRAINT fk_localatend_cdsatenddomicili FOREIGN KEY (co_local_atend) REFERENCES tb_local_atend (co_local_atend),
+    ADD CONSTRAINT fk_admodalidade_cdsatenddomici FOREIGN KEY (co_ad_modalidade) REFERENCES tb_ad_modalidade (co_seq_ad_modalidade),
+    ADD CONSTRAINT fk_tipoatend_cdsatenddomicilia FOREIGN KEY (tp_atend_v20) REFERENCES tb_tipo_atend (co_tipo_atend),
+    ADD CONSTRAINT fk_cid10_cdsatenddomiciliar FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_ciap_cdsatenddomiciliar FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap),
+    ADD CONSTRAINT fk_addestino_cdsatenddomicilia FOREIGN KEY (co_ad_destino_v20) REFERENCES tb_ad_destino (co_seq_ad_destino),
+    ADD CONSTRAINT fk_addestino_cdsatenddomicil2 FOREIGN KEY (co_ad_destino) REFERENCES tb_ad_destino (co_seq_ad_destino),
+    ADD CONSTRAINT fk_tipoatend_cdsatenddomicil2 FOREIGN KEY (tp_atend) REFERENCES tb_tipo_atend (co_tipo_atend);
+
+ALTER TABLE tb_cds_atend_individual
+    ADD CONSTRAINT fk_cdsfichaatendindividual_cds FOREIGN KEY (co_cds_ficha_atend_individual) REFERENCES tb_cds_ficha_atend_individual (co_seq_cds_ficha_atend_indivdl),
+    ADD CONSTRAINT fk_prontuario_cdsatendindividu FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_localatend_cdsatendindividu FOREIGN KEY (co_local_atend) REFERENCES tb_local_atend (co_local_atend),
+    ADD CONSTRAINT fk_cdsaleitamentomaterno_cdsat FOREIGN KEY (co_cds_aleitamento_materno) REFERENCES tb_cds_aleitamento_materno (co_cds_aleitamento_materno),
+    ADD CONSTRAINT fk_cdspic_cdsatendindividual FOREIGN KEY (co_cds_pic) REFERENCES tb_cds_pic (co_cds_pic),
+    ADD CONSTRAINT fk_cid10_cdsatendindividual FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_admodalidade_cdsatendindivi FOREIGN KEY (co_ad_modalidade) REFERENCES tb_ad_modalidade (co_seq_ad_modalidade),
+    ADD CONSTRAINT fk_sexo_cdsatendindividual FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo),
+    ADD CONSTRAINT fk_tipoatend_cdsatendindividua FOREIGN KEY (tp_atend) REFERENCES tb_tipo_atend (co_tipo_atend),
+    ADD CONSTRAINT fk_cdsturno_cdsatendindividual FOREIGN KEY (co_cds_turno) REFERENCES tb_cds_turno (co_cds_turno),
+    ADD CONSTRAINT fk_racionalidadesaude_cdsatend FOREIGN KEY (co_racionalidade_saude) REFERENCES tb_racionalidade_saude (co_racionalidade_saude),
+    ADD CONSTRAINT fk_cid10_cdsatendindividual2 FOREIGN KEY (co_cid10_2) REFERENCES tb_cid10 (co_cid10);
+
+ALTER TABLE tb_cds_atend_odonto
+    ADD CONSTRAINT fk_cdsfichaatendodonto_cdsaten FOREIGN KEY (co_cds_ficha_atend_odonto) REFERENCES tb_cds_ficha_atend_odonto (co_seq_cds_ficha_atend_odonto),
+    ADD CONSTRAINT fk_localatend_cdsatendodonto FOREIGN KEY (co_local_atend) REFERENCES tb_local_atend (co_local_atend),
+    ADD CONSTRAINT fk_sexo_cdsatendodonto FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo),
+    ADD CONSTRAINT fk_tipoatend_cdsatendodonto FOREIGN KEY (tp_atend) REFERENCES tb_tipo_atend (co_tipo_atend),
+    ADD CONSTRAINT fk_cdsturno_cdsatendodonto FOREIGN KEY (co_cds_turno) REFERENCES tb_cds_turno (co_cds_turno);
+
+ALTER TABLE tb_cds_ativ_col_participante
+    ADD CONSTRAINT fk_cdsfichaativcol_cdsativcolp FOREIGN KEY (co_cds_ficha_ativ_col) REFERENCES tb_cds_ficha_ativ_col (co_seq_cds_ficha_ativ_col),
+    ADD CONSTRAINT fk_sexo_cdsativcolparticipante FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo);
+
+ALTER TABLE tb_cds_aval_elegibilidade
+    ADD CONSTRAINT fk_cdsprof_cdsavalelegibilidad FOREIGN KEY (co_cds_prof_cadastrante) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_admodalidade_cdsavalelegibi FOREIGN KEY (co_ad_modalidade) REFERENCES tb_ad_modalidade (co_seq_ad_modalidade),
+    ADD CONSTRAINT fk_adorigem_cdsavalelegibilida FOREIGN KEY (co_ad_origem) REFERENCES tb_ad_origem (co_ad_origem),
+    ADD CONSTRAINT fk_adtipoelegivel_cdsavalelegi FOREIGN KEY (tp_ad_elegivel) REFERENCES tb_ad_tipo_elegivel (co_ad_tipo_elegivel),
+    ADD CONSTRAINT fk_cid10_cdsavalelegibilidade FOREIGN KEY (co_cid10_principal) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_cid10_cdsavalelegibilidad2 FOREIGN KEY (co_cid10_segundo) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_cid10_cdsavalelegibilidad3 FOREIGN KEY (co_cid10_terceiro) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_localidade_cdsavalelegibili FOREIGN KEY (co_localidade_cidadao) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_localidade_cdsavalelegibi2 FOREIGN KEY (co_localidade_cidadao_nasc) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_localidade_cdsavalelegibi3 FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_nacionalidade_cdsavalelegib FOREIGN KEY (co_nacionalidade) REFERENCES tb_nacionalidade (co_nacionalidade),
+    ADD CONSTRAINT fk_racacor_cdsavalelegibilidad FOREIGN KEY (co_raca_cor) REFERENCES tb_raca_cor (co_raca_cor),
+    ADD CONSTRAINT fk_sexo_cdsavalelegibilidade FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo),
+    ADD CONSTRAINT fk_tipologradouro_cdsavalelegi FOREIGN KEY (tp_logradouro) REFERENCES tb_tipo_logradouro (co_tipo_logradouro),
+    ADD CONSTRAINT fk_uf_cdsavalelegibilidade FOREIGN KEY (co_uf) REFERENCES tb_uf (co_uf),
+    ADD CONSTRAINT fk_cdstipocuidador_cdsavaleleg FOREIGN KEY (tp_cds_cuidador) REFERENCES tb_cds_tipo_cuidador (co_cds_tipo_cuidador),
+    ADD CONSTRAINT fk_cdsturno_cdsavalelegibilida FOREIGN KEY (co_cds_turno) REFERENCES tb_cds_turno (co_cds_turno),
+    ADD CONSTRAINT fk_pais_cdsavalelegibilidade FOREIGN KEY (co_pais) REFERENCES tb_pais (co_pais),
+    ADD CONSTRAINT fk_etnia_cdsavalelegibilidade FOREIGN KEY (co_etnia) REFERENCES tb_etnia (co_etnia),
+    ADD CONSTRAINT fk_cdsprof_cdsavalelegibilid2 FOREIGN KEY (co_cds_prof_at_compartilhado) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_adorigem_cdsavalelegibili2 FOREIGN KEY (co_ad_procedencia) REFERENCES tb_ad_origem (co_ad_origem);
+
+ALTER TABLE tb_cds_cad_domiciliar
+    ADD CONSTRAINT fk_tipologradouro_cdscaddomici FOREIGN KEY (tp_logradouro) REFERENCES tb_tipo_logradouro (co_tipo_logradouro),
+    ADD CONSTRAINT fk_localidade_cdscaddomiciliar FOREIGN KEY (co_municipio) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_localidade_cdscaddomicili2 FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_uf_cdscaddomiciliar FOREIGN KEY (co_uf) REFERENCES tb_uf (co_uf),
+    ADD CONSTRAINT fk_cdsprof_cdscaddomiciliar FOREIGN KEY (co_cds_prof_cadastrante) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_cdstipoimovel_cdscaddomicil FOREIGN KEY (tp_cds_imovel) REFERENCES tb_cds_tipo_imovel (co_cds_tipo_imovel),
+    ADD CONSTRAINT fk_tipoendereco_cdscaddomicili FOREIGN KEY (co_tipo_endereco) REFERENCES tb_tipo_endereco (co_tipo_endereco); -- inf
+
+ALTER TABLE tb_cds_cad_individual
+    ADD CONSTRAINT fk_pais_cdscadindividual FOREIGN KEY (co_pais) REFERENCES tb_pais (co_pais),
+    ADD CONSTRAINT fk_localidade_cdscadindividual FOREIGN KEY (co_municipio) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_unidadesaude_cdscadindividu FOREIGN KEY (co_unidade_saude) REFERENCES tb_unidade_saude (co_seq_unidade_saude),
+    ADD CONSTRAINT fk_cbo_cdscadindividual FOREIGN KEY (co_cbo) REFERENCES tb_cbo (co_cbo),
+    ADD CONSTRAINT fk_localidade_cdscadindividu2 FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_racacor_cdscadindividual FOREIGN KEY (co_raca_cor) REFERENCES tb_raca_cor (co_raca_cor),
+    ADD CONSTRAINT fk_sexo_cdscadindividual FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo),
+    ADD CONSTRAINT fk_nacionalidade_cdscadindivid FOREIGN KEY (co_nacionalidade) REFERENCES tb_nacionalidade (co_nacionalidade),
+    ADD CONSTRAINT fk_cdsprof_cdscadindividual FOREIGN KEY (co_cds_prof_cadastrante) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_etnia_cdscadindividual FOREIGN KEY (co_etnia) REFERENCES tb_etnia (co_etnia);
+
+ALTER TABLE tb_cds_cidadao_resposta
+    ADD CONSTRAINT fk_pergunta_cdscidadaoresposta FOREIGN KEY (co_pergunta) REFERENCES tb_pergunta (co_seq_pergunta),
+    ADD CONSTRAINT fk_perguntadetalhe_cdscidadaor FOREIGN KEY (co_pergunta_detalhe) REFERENCES tb_pergunta_detalhe (co_pergunta_detalhe),
+    ADD CONSTRAINT fk_cdscadindividual_cdscidadao FOREIGN KEY (co_cds_cad_individual) REFERENCES tb_cds_cad_individual (co_seq_cds_cad_individual);
+
+ALTER TABLE tb_cds_domicilio
+    ADD CONSTRAINT fk_tipologradouro_cdsdomicilio FOREIGN KEY (tp_logradouro) REFERENCES tb_tipo_logradouro (co_tipo_logradouro),
+    ADD CONSTRAINT fk_localidade_cdsdomicilio FOREIGN KEY (co_municipio) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_uf_cdsdomicilio FOREIGN KEY (co_uf) REFERENCES tb_uf (co_uf),
+    ADD CONSTRAINT fk_cdstipoimovel_cdsdomicilio FOREIGN KEY (tp_cds_imovel) REFERENCES tb_cds_tipo_imovel (co_cds_tipo_imovel),
+    ADD CONSTRAINT fk_tipoendereco_cdsdomicilio FOREIGN KEY (co_tipo_endereco) REFERENCES tb_tipo_endereco (co_tipo_endereco), -- inf
+    ADD CONSTRAINT fk_tipoabastecimentoagua_cdsdo FOREIGN KEY (co_tipo_abstcmento_agua) REFERENCES tb_tipo_abastecimento_agua (co_tipo_abstcmento_agua), -- inf
+    ADD CONSTRAINT fk_tipoacessodomicilio_cdsdomi FOREIGN KEY (co_tipo_acesso_dom) REFERENCES tb_tipo_acesso_domicilio (co_tipo_acesso_dom), -- inf
+    ADD CONSTRAINT fk_tiposituacaomoradia_cdsdomi FOREIGN KEY (co_tipo_situacao_moradia) REFERENCES tb_tipo_situacao_moradia (co_tipo_situacao_moradia); -- inf
+
+ALTER TABLE tb_cds_domicilio_familia
+    ADD CONSTRAINT fk_cdscaddomiciliar_cdsdomicil FOREIGN KEY (co_cds_cad_domiciliar) REFERENCES tb_cds_cad_domiciliar (co_seq_cds_cad_domiciliar),
+    ADD CONSTRAINT fk_rendafamiliar_cdsdomiciliof FOREIGN KEY (co_renda_familiar) REFERENCES tb_renda_familiar (co_renda_familiar);
+
+ALTER TABLE tb_cds_domicilio_resposta
+    ADD CONSTRAINT fk_cdscaddomiciliar_cdsdomicil FOREIGN KEY (co_cds_cad_domiciliar) REFERENCES tb_cds_cad_domiciliar (co_seq_cds_cad_domiciliar),
+    ADD CONSTRAINT fk_pergunta_cdsdomiciliorespos FOREIGN KEY (co_pergunta) REFERENCES tb_pergunta (co_seq_pergunta),
+    ADD CONSTRAINT fk_perguntadetalhe_cdsdomicili FOREIGN KEY (co_pergunta_detalhe) REFERENCES tb_pergunta_detalhe (co_pergunta_detalhe);
+
+ALTER TABLE tb_cds_ficha_atend_domiciliar
+    ADD CONSTRAINT fk_cdsprof_cdsfichaatenddomici FOREIGN KEY (co_cds_prof_principal) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_localidade_cdsfichaatenddom FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_cdsprof_cdsfichaatenddomi2 FOREIGN KEY (co_cds_prof_atend_comp) REFERENCES tb_cds_prof (co_seq_cds_prof);
+
+ALTER TABLE tb_cds_ficha_atend_individual
+    ADD CONSTRAINT fk_cdsprof_cdsfichaatendindivi FOREIGN KEY (co_cds_prof) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_localidade_cdsfichaatendind FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_cds_ficha_atend_odonto
+    ADD CONSTRAINT fk_cdsprof_cdsfichaatendodonto FOREIGN KEY (co_cds_prof) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_localidade_cdsfichaatendodo FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_cds_ficha_ativ_col
+    ADD CONSTRAINT fk_cdstipoativcol_cdsfichaativ FOREIGN KEY (tp_cds_ativ_col) REFERENCES tb_cds_tipo_ativ_col (co_cds_tipo_ativ_col),
+    ADD CONSTRAINT fk_cdsprof_cdsfichaativcol FOREIGN KEY (co_cds_prof_responsavel) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_localidade_cdsfichaativcol FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_cdsturno_cdsfichaativcol FOREIGN KEY (co_cds_turno) REFERENCES tb_cds_turno (co_cds_turno),
+    ADD CONSTRAINT fk_proced_cdsfichaativcol FOREIGN KEY (co_proced_sigtap) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE tb_cds_ficha_consumo_alimentar
+    ADD CONSTRAINT fk_cdsprof_cdsfichaconsumoalim FOREIGN KEY (co_cds_prof) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_localidade_cdsfichaconsumoa FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_sexo_cdsfichaconsumoaliment FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo),
+    ADD CONSTRAINT fk_localatend_cdsfichaconsumoa FOREIGN KEY (co_local_atend) REFERENCES tb_local_atend (co_local_atend),
+    ADD CONSTRAINT fk_qstquestionariorespondido_c FOREIGN KEY (co_qst_questionario_respondido) REFERENCES tb_qst_questionario_respondido (co_seq_qst_qst_respondido);
+
+ALTER TABLE tb_cds_ficha_proced
+    ADD CONSTRAINT fk_cdsprof_cdsfichaproced FOREIGN KEY (co_cds_prof) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_localidade_cdsfichaproced FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_cds_ficha_vacinacao
+    ADD CONSTRAINT fk_cdstipoorigem_cdsfichavacin FOREIGN KEY (tp_cds_origem) REFERENCES tb_cds_tipo_origem (co_cds_tipo_origem),
+    ADD CONSTRAINT fk_cdsprof_cdsfichavacinacao FOREIGN KEY (co_cds_prof) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_localidade_cdsfichavacinaca FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_cds_ficha_visita_domiciliar
+    ADD CONSTRAINT fk_cdsprof_cdsfichavisitadomic FOREIGN KEY (co_cds_prof) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_localidade_cdsfichavisitado FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_cds_ficha_zika_microcefalia
+    ADD CONSTRAINT fk_cdsturno_cdsfichazikamicroc FOREIGN KEY (co_cds_turno) REFERENCES tb_cds_turno (co_cds_turno),
+    ADD CONSTRAINT fk_cdsprof_cdsfichazikamicroce FOREIGN KEY (co_cds_prof) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_localidade_cdsfichazikamicr FOREIGN KEY (co_localidade_origem) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_fichazikatipoexame_cdsficha FOREIGN KEY (co_teste_olhinho) REFERENCES tb_ficha_zika_tipo_exame (co_ficha_zika_tipo_exame),
+    ADD CONSTRAINT fk_fichazikatipoexame_cdsfic2 FOREIGN KEY (co_exame_fundo_olho) REFERENCES tb_ficha_zika_tipo_exame (co_ficha_zika_tipo_exame),
+    ADD CONSTRAINT fk_fichazikatipoexame_cdsfic3 FOREIGN KEY (co_exame_orelhinha) REFERENCES tb_ficha_zika_tipo_exame (co_ficha_zika_tipo_exame),
+    ADD CONSTRAINT fk_fichazikatipoexame_cdsfic4 FOREIGN KEY (co_us_transfontanela) REFERENCES tb_ficha_zika_tipo_exame (co_ficha_zika_tipo_exame),
+    ADD CONSTRAINT fk_fichazikatipoexame_cdsfic5 FOREIGN KEY (co_tomografia_computadorizada) REFERENCES tb_ficha_zika_tipo_exame (co_ficha_zika_tipo_exame),
+    ADD CONSTRAINT fk_fichazikatipoexame_cdsfic6 FOREIGN KEY (co_ressonancia_magnetica) REFERENCES tb_ficha_zika_tipo_exame (co_ficha_zika_tipo_exame);
+
+ALTER TABLE tb_cds_proced
+    ADD CONSTRAINT fk_cdsfichaproced_cdsproced FOREIGN KEY (co_cds_ficha_proced) REFERENCES tb_cds_ficha_proced (co_seq_cds_ficha_proced),
+    ADD CONSTRAINT fk_localatend_cdsproced FOREIGN KEY (co_local_atend) REFERENCES tb_local_atend (co_local_atend),
+    ADD CONSTRAINT fk_sexo_cdsproced FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo),
+    ADD CONSTRAINT fk_cdsturno_cdsproced FOREIGN KEY (co_cds_turno) REFERENCES tb_cds_turno (co_cds_turno);
+
+ALTER TABLE tb_cds_vacina
+    ADD CONSTRAINT fk_estrategiavacinacao_cdsvaci FOREIGN KEY (co_estrategia_vacinacao) REFERENCES tb_estrategia_vacinacao (co_estrategia_vacinacao),
+    ADD CONSTRAINT fk_imunobiologico_cdsvacina FOREIGN KEY (co_imunobiologico) REFERENCES tb_imunobiologico (co_imunobiologico),
+    ADD CONSTRAINT fk_doseimunobiologico_cdsvacin FOREIGN KEY (co_dose_imunobiologico) REFERENCES tb_dose_imunobiologico (co_dose_imunobiologico),
+    ADD CONSTRAINT fk_cdsvacinacao_cdsvacina FOREIGN KEY (co_cds_vacinacao) REFERENCES tb_cds_vacinacao (co_seq_cds_vacinacao),
+    ADD CONSTRAINT fk_cid10_cdsvacina FOREIGN KEY (co_cid10_motivo_indicacao) REFERENCES tb_cid10 (co_cid10); -- inf
+
+ALTER TABLE tb_cds_vacinacao
+    ADD CONSTRAINT fk_cdsturno_cdsvacinacao FOREIGN KEY (co_cds_turno) REFERENCES tb_cds_turno (co_cds_turno),
+    ADD CONSTRAINT fk_sexo_cdsvacinacao FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo),
+    ADD CONSTRAINT fk_localatend_cdsvacinacao FOREIGN KEY (co_local_atend) REFERENCES tb_local_atend (co_local_atend),
+    ADD CONSTRAINT fk_cdsfichavacinacao_cdsvacina FOREIGN KEY (co_cds_ficha_vacinacao) REFERENCES tb_cds_ficha_vacinacao (co_seq_cds_ficha_vacinacao);
+
+ALTER TABLE tb_cds_visita_domiciliar
+    ADD CONSTRAINT fk_cdsfichavisitadomiciliar_cd FOREIGN KEY (co_cds_ficha_visita_domiciliar) REFERENCES tb_cds_ficha_visita_domiciliar (co_seq_cds_ficha_visita_dom),
+    ADD CONSTRAINT fk_cdsturno_cdsvisitadomicilia FOREIGN KEY (co_cds_turno) REFERENCES tb_cds_turno (co_cds_turno),
+    ADD CONSTRAINT fk_sexo_cdsvisitadomiciliar FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo),
+    ADD CONSTRAINT fk_cdsvisitadomdesfecho_cdsvis FOREIGN KEY (co_cds_visita_dom_desfecho) REFERENCES tb_cds_visita_dom_desfecho (co_cds_visita_dom_desfecho),
+    ADD CONSTRAINT fk_cdstipoimovel_cdsvisitadomi FOREIGN KEY (tp_cds_imovel) REFERENCES tb_cds_tipo_imovel (co_cds_tipo_imovel),
+    ADD CONSTRAINT fk_tipoglicemia_cdsvisitadomic FOREIGN KEY (tp_glicemia) REFERENCES tb_tipo_glicemia (co_tipo_glicemia);
+
+ALTER TABLE tb_cfg_agenda_detalhe
+    ADD CONSTRAINT fk_diasemana_cfgagendadetalhe FOREIGN KEY (co_dia_semana) REFERENCES tb_dia_semana (co_dia_semana),
+    ADD CONSTRAINT fk_periodo_cfgagendadetalhe FOREIGN KEY (co_periodo) REFERENCES tb_periodo (co_periodo),
+    ADD CONSTRAINT fk_cfgagenda_cfgagendadetalhe FOREIGN KEY (co_cfg_agenda) REFERENCES tb_cfg_agenda (co_seq_config_agenda);
+
+ALTER TABLE tb_cfg_agenda_municipal
+    ADD CONSTRAINT fk_localidade_cfgagendamunicip FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_cfg_agenda_online_detalhe
+    ADD CONSTRAINT fk_lotacao_cfgagendaonlinedeta FOREIGN KEY (co_lotacao) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_diasemana_cfgagendaonlinede FOREIGN KEY (co_dia_semana) REFERENCES tb_dia_semana (co_dia_semana);
+
+ALTER TABLE tb_ciap_dab
+    ADD CONSTRAINT fk_ciap_ciapdab FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap);
+
+ALTER TABLE tb_ciap_ms
+    ADD CONSTRAINT fk_ciap_ciapms FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap),
+    ADD CONSTRAINT fk_ciapcomponente_ciapms FOREIGN KEY (co_ciap_componente) REFERENCES tb_ciap_componente (co_ciap_componente),
+    ADD CONSTRAINT fk_tipociap_ciapms FOREIGN KEY (tp_ciap) REFERENCES tb_tipo_ciap (co_tipo_ciap),
+    ADD CONSTRAINT fk_ciapcapitulo_ciapms FOREIGN KEY (co_ciap_capitulo) REFERENCES tb_ciap_capitulo (co_seq_ciap_capitulo);
+
+ALTER TABLE tb_cid10
+    ADD CONSTRAINT fk_tipoagravo_cid10 FOREIGN KEY (tp_agravo) REFERENCES tb_tipo_agravo (co_tipo_agravo);
+
+ALTER TABLE tb_cidadao
+    ADD CONSTRAINT fk_localidade_cidadao FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_cdstipocuidador_cidadao FOREIGN KEY (tp_cds_cuidador) REFERENCES tb_cds_tipo_cuidador (co_cds_tipo_cuidador),
+    ADD CONSTRAINT fk_nacionalidade_cidadao FOREIGN KEY (co_nacionalidade) REFERENCES tb_nacionalidade (co_nacionalidade),
+    ADD CONSTRAINT fk_pais_cidadao FOREIGN KEY (co_pais_nascimento) REFERENCES tb_pais (co_pais),
+    ADD CONSTRAINT fk_escolaridade_cidadao FOREIGN KEY (co_escolaridade) REFERENCES tb_escolaridade (co_escolaridade),
+    ADD CONSTRAINT fk_racacor_cidadao FOREIGN KEY (co_raca_cor) REFERENCES tb_raca_cor (co_raca_cor),
+    ADD CONSTRAINT fk_etnia_cidadao FOREIGN KEY (co_etnia) REFERENCES tb_etnia (co_etnia),
+    ADD CONSTRAINT fk_estadocivil_cidadao FOREIGN KEY (co_estado_civil) REFERENCES tb_estado_civil (co_estado_civil),
+    ADD CONSTRAINT fk_cbo_cidadao FOREIGN KEY (co_cbo) REFERENCES tb_cbo (co_cbo),
+    ADD CONSTRAINT fk_pais_cidadao2 FOREIGN KEY (co_pais_exterior) REFERENCES tb_pais (co_pais),
+    ADD CONSTRAINT fk_uf_cidadao FOREIGN KEY (co_uf) REFERENCES tb_uf (co_uf),
+    ADD CONSTRAINT fk_localidade_cidadao2 FOREIGN KEY (co_localidade_endereco) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_tipologradouro_cidadao FOREIGN KEY (tp_logradouro) REFERENCES tb_tipo_logradouro (co_tipo_logradouro),
+    ADD CONSTRAINT fk_tipoendereco_cidadao FOREIGN KEY (co_tipo_endereco) REFERENCES tb_tipo_endereco (co_tipo_endereco); -- inf
+
+ALTER TABLE tb_cidadao_aldeado
+    ADD CONSTRAINT fk_aldeia_cidadaoaldeado FOREIGN KEY (co_aldeia_nascimento) REFERENCES tb_aldeia (co_aldeia), -- inf
+    ADD CONSTRAINT fk_uf_cidadaoaldeado FOREIGN KEY (co_uf_nascimento) REFERENCES tb_uf (co_uf); -- inf
+
+ALTER TABLE tb_cidadao_grupo
+    ADD CONSTRAINT fk_cidadao_cidadaogrupo FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao),
+    ADD CONSTRAINT fk_cidadao_cidadaogrupo2 FOREIGN KEY (co_cidadao_master) REFERENCES tb_cidadao (co_seq_cidadao),
+    ADD CONSTRAINT fk_cidadao_cidadaogrupo3 FOREIGN KEY (co_cidadao_unificado) REFERENCES tb_cidadao (co_seq_cidadao);
+
+ALTER TABLE tb_cidadao_nucleo_familiar
+    ADD CONSTRAINT fk_cidadao_cidadaonucleofamili FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao),
+    ADD CONSTRAINT fk_grauparentesco_cidadaonucle FOREIGN KEY (co_grau_parentesco) REFERENCES tb_grau_parentesco (co_grau_parentesco); -- inf
+
+ALTER TABLE tb_cidadao_vinculacao_equipe
+    ADD CONSTRAINT fk_cidadao_cidadaovinculacaoeq FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao),
+    ADD CONSTRAINT fk_cdsprof_cidadaovinculacaoeq FOREIGN KEY (co_prof_cadastrante_cds) REFERENCES tb_cds_prof (co_seq_cds_prof),
+    ADD CONSTRAINT fk_lotacao_cidadaovinculacaoeq FOREIGN KEY (co_lotacao_cadastrante_pec) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_cdstipoorigem_cidadaovincul FOREIGN KEY (tp_cds_origem) REFERENCES tb_cds_tipo_origem (co_cds_tipo_origem);
+
+ALTER TABLE tb_cirurgias_internacoes
+    ADD CONSTRAINT fk_prontuario_cirurgiasinterna FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario); -- inf
+
+ALTER TABLE tb_cnes
+    ADD CONSTRAINT fk_localidade_cnes FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade); -- inf
+
+ALTER TABLE tb_config_agenda_fechamento
+    ADD CONSTRAINT fk_lotacao_configagendafechame FOREIGN KEY (co_lotacao) REFERENCES tb_lotacao (co_ator_papel);
+
+ALTER TABLE tb_config_atencao_domiciliar
+    ADD CONSTRAINT fk_localidade_configatencaodom FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_config_atend_domiciliar
+    ADD CONSTRAINT fk_equipe_configatenddomicilia FOREIGN KEY (co_equipe_pai) REFERENCES tb_equipe (co_seq_equipe),
+    ADD CONSTRAINT fk_equipe_configatenddomicil2 FOREIGN KEY (co_equipe_filho) REFERENCES tb_equipe (co_seq_equipe),
+    ADD CONSTRAINT fk_configatencaodomiciliar_con FOREIGN KEY (co_config_atencao_domiciliar) REFERENCES tb_config_atencao_domiciliar (co_seq_config_atencao_domicilr);
+
+ALTER TABLE tb_cuidado_compartilhado
+    ADD CONSTRAINT fk_prontuario_cuidadocompartil FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario), -- inf
+    ADD CONSTRAINT fk_cid10_cuidadocompartilhado FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10), -- inf
+    ADD CONSTRAINT fk_ciap_cuidadocompartilhado FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap); -- inf
+
+ALTER TABLE tb_cuidado_compartilhado_evol
+    ADD CONSTRAINT fk_lotacao_cuidadocompartilhad FOREIGN KEY (co_lotacao_executante) REFERENCES tb_lotacao (co_ator_papel), -- inf
+    ADD CONSTRAINT fk_cbo_cuidadocompartilhadoevo FOREIGN KEY (co_cbo_executante) REFERENCES tb_cbo (co_cbo), -- inf
+    ADD CONSTRAINT fk_unidadesaude_cuidadocompart FOREIGN KEY (co_unidade_saude_executante) REFERENCES tb_unidade_saude (co_seq_unidade_saude), -- inf
+    ADD CONSTRAINT fk_condutacuidadocompartilhd_c FOREIGN KEY (co_conduta_cuidado_compartilhd) REFERENCES tb_conduta_cuidado_compartilhd (co_conduta_cuidado_compartilhd), -- inf
+    ADD CONSTRAINT fk_cuidadocompartilhado_cuidad FOREIGN KEY (co_cuidado_compartilhado) REFERENCES tb_cuidado_compartilhado (co_seq_cuidado_compartilhado); -- inf
+
+ALTER TABLE tb_dado_rel_processamento
+    ADD CONSTRAINT fk_atorpapel_dadorelprocessame FOREIGN KEY (co_ator_papel) REFERENCES tb_ator_papel (co_seq_ator_papel),
+    ADD CONSTRAINT fk_dimtempo_dadorelprocessamen FOREIGN KEY (co_dim_tempo_inicio) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_dadorelprocessam2 FOREIGN KEY (co_dim_tempo_final) REFERENCES tb_dim_tempo (co_seq_dim_tempo);
+
+ALTER TABLE tb_dado_transp
+    ADD CONSTRAINT fk_tipoorigemdadotransp_dadotr FOREIGN KEY (tp_origem_dado_transp) REFERENCES tb_tipo_origem_dado_transp (co_seq_tipo_origem_dado_transp),
+    ADD CONSTRAINT fk_dadorecebidocompetencia_dad FOREIGN KEY (co_dado_recebido_competencia) REFERENCES tb_dado_recebido_competencia (co_seq_dado_recebido_competenc);
+
+ALTER TABLE tb_dado_transp_recebido
+    ADD CONSTRAINT fk_dadotransp_dadotransprecebi FOREIGN KEY (co_dado_transp) REFERENCES tb_dado_transp (co_seq_dado_transp),
+    ADD CONSTRAINT fk_dadorecebidoinfoinstalac_da FOREIGN KEY (co_info_instal_remetente) REFERENCES tb_dado_recebido_info_instalac (co_seq_dado_recebido_info_inst),
+    ADD CONSTRAINT fk_dadorecebidoinfoinstalac_2 FOREIGN KEY (co_info_instal_originadora) REFERENCES tb_dado_recebido_info_instalac (co_seq_dado_recebido_info_inst),
+    ADD CONSTRAINT fk_situacaodadorecebido_dadotr FOREIGN KEY (st_dado_recebido) REFERENCES tb_situacao_dado_recebido (co_situacao_dado_recebido);
+
+ALTER TABLE tb_dado_transp_recebido_online
+    ADD CONSTRAINT fk_tipodadotransp_dadotranspre FOREIGN KEY (tp_dado_transp) REFERENCES tb_tipo_dado_transp (co_tipo_dado_transp),
+    ADD CONSTRAINT fk_tipoorigemdadotransp_dadotr FOREIGN KEY (tp_origem_dado_transp) REFERENCES tb_tipo_origem_dado_transp (co_seq_tipo_origem_dado_transp),
+    ADD CONSTRAINT fk_recebimentoitem_dadotranspr FOREIGN KEY (co_recebimento_item) REFERENCES tb_recebimento_item (co_seq_receb_item);
+
+ALTER TABLE tb_dente
+    ADD CONSTRAINT fk_partebucal_dente FOREIGN KEY (co_parte_bucal) REFERENCES tb_parte_bucal (co_parte_bucal),
+    ADD CONSTRAINT fk_sextante_dente FOREIGN KEY (co_sextante) REFERENCES tb_sextante (co_parte_bucal);
+
+ALTER TABLE tb_dim_catmat
+    ADD CONSTRAINT fk_dimformafarmaceutica_dimcat FOREIGN KEY (co_dim_forma_farmaceutica) REFERENCES tb_dim_forma_farmaceutica (co_seq_dim_forma_farmaceutica);
+
+ALTER TABLE tb_dim_cidadao_pec_grupo
+    ADD CONSTRAINT fk_fatcidadaopec_dimcidadaopec FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_dim_grupo_cbo
+    ADD CONSTRAINT fk_dimcbo_dimgrupocbo FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo);
+
+ALTER TABLE tb_dim_municipio
+    ADD CONSTRAINT fk_dimuf_dimmunicipio FOREIGN KEY (co_dim_uf) REFERENCES tb_dim_uf (co_seq_dim_uf);
+
+ALTER TABLE tb_dim_procedimento
+    ADD CONSTRAINT fk_dimprocedimento_dimprocedim FOREIGN KEY (co_pai) REFERENCES tb_dim_procedimento (co_seq_dim_procedimento);
+
+ALTER TABLE tb_dim_tipo_atendimento
+    ADD CONSTRAINT fk_dimtipoatendimento_dimtipoa FOREIGN KEY (co_dim_tipo_atendimento_pai) REFERENCES tb_dim_tipo_atendimento (co_seq_dim_tipo_atendimento);
+
+ALTER TABLE tb_dim_uf
+    ADD CONSTRAINT fk_dimpais_dimuf FOREIGN KEY (co_dim_pais) REFERENCES tb_dim_pais (co_seq_dim_pais);
+
+ALTER TABLE tb_encaminhamento
+    ADD CONSTRAINT fk_atendprof_encaminhamento FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_prontuario_encaminhamento FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_especialidadesisreg_encamin FOREIGN KEY (co_especialidade_sisreg) REFERENCES tb_especialidade_sisreg (co_especialidade_sisreg),
+    ADD CONSTRAINT fk_cid10_encaminhamento FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_ciap_encaminhamento FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap),
+    ADD CONSTRAINT fk_classificacaoriscoencam_enc FOREIGN KEY (co_classificacao_risco_encam) REFERENCES tb_classificacao_risco_encam (co_classificacao_risco_encam);
+
+ALTER TABLE tb_equipe
+    ADD CONSTRAINT fk_unidadesaude_equipe FOREIGN KEY (co_unidade_saude) REFERENCES tb_unidade_saude (co_seq_unidade_saude),
+    ADD CONSTRAINT fk_tipoequipe_equipe FOREIGN KEY (tp_equipe) REFERENCES tb_tipo_equipe (co_seq_tipo_equipe);
+
+ALTER TABLE tb_especialidade_sisreg
+    ADD CONSTRAINT fk_grupoespecialidade_especial FOREIGN KEY (co_grupo_especialidade) REFERENCES tb_grupo_especialidade (co_grupo_especialidade),
+    ADD CONSTRAINT fk_cbo_especialidadesisreg FOREIGN KEY (co_cbo) REFERENCES tb_cbo (co_cbo),
+    ADD CONSTRAINT fk_tipoencamodonto_especialida FOREIGN KEY (tp_encam_odonto) REFERENCES tb_tipo_encam_odonto (co_tipo_encam_odonto),
+    ADD CONSTRAINT fk_cdstipoconduta_especialidad FOREIGN KEY (tp_cds_conduta) REFERENCES tb_cds_tipo_conduta (co_cds_tipo_conduta);
+
+ALTER TABLE tb_estagio
+    ADD CONSTRAINT fk_atorpapel_estagio FOREIGN KEY (co_ator_papel) REFERENCES tb_ator_papel (co_seq_ator_papel); -- inf
+
+ALTER TABLE tb_evolucao_avaliacao
+    ADD CONSTRAINT fk_atendprof_evolucaoavaliacao FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof);
+
+ALTER TABLE tb_evolucao_dente
+    ADD CONSTRAINT fk_dente_evolucaodente FOREIGN KEY (co_dente) REFERENCES tb_dente (co_parte_bucal),
+    ADD CONSTRAINT fk_odontograma_evolucaodente FOREIGN KEY (co_odontograma) REFERENCES tb_odontograma (co_seq_odontograma),
+    ADD CONSTRAINT fk_situacaocoroa_evolucaodente FOREIGN KEY (st_coroa_cima) REFERENCES tb_situacao_coroa (co_situacao_coroa),
+    ADD CONSTRAINT fk_situacaocoroa_evolucaoden2 FOREIGN KEY (st_coroa_baixo) REFERENCES tb_situacao_coroa (co_situacao_coroa),
+    ADD CONSTRAINT fk_situacaocoroa_evolucaoden3 FOREIGN KEY (st_coroa_direita) REFERENCES tb_situacao_coroa (co_situacao_coroa),
+    ADD CONSTRAINT fk_situacaocoroa_evolucaoden4 FOREIGN KEY (st_coroa_esquerda) REFERENCES tb_situacao_coroa (co_situacao_coroa),
+    ADD CONSTRAINT fk_situacaocoroa_evolucaoden5 FOREIGN KEY (st_coroa_centro) REFERENCES tb_situacao_coroa (co_situacao_coroa),
+    ADD CONSTRAINT fk_situacaoraiz_evolucaodente FOREIGN KEY (st_raiz) REFERENCES tb_situacao_raiz (co_situacao_raiz),
+    ADD CONSTRAINT fk_situacaoface_evolucaodente FOREIGN KEY (st_face) REFERENCES tb_situacao_face (co_situacao_face);
+
+ALTER TABLE tb_evolucao_objetivo
+    ADD CONSTRAINT fk_atendprof_evolucaoobjetivo FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof);
+
+ALTER TABLE tb_evolucao_odonto
+    ADD CONSTRAINT fk_tipopartebucal_evolucaoodon FOREIGN KEY (tp_parte_bucal) REFERENCES tb_tipo_parte_bucal (co_tipo_parte_bucal),
+    ADD CONSTRAINT fk_atendprofodonto_evolucaoodo FOREIGN KEY (co_atend_prof_odonto) REFERENCES tb_atend_prof_odonto (co_atend_prof_odonto),
+    ADD CONSTRAINT fk_prontuario_evolucaoodonto FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario);
+
+ALTER TABLE tb_evolucao_plano
+    ADD CONSTRAINT fk_atendprof_evolucaoplano FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof);
+
+ALTER TABLE tb_evolucao_subjetivo
+    ADD CONSTRAINT fk_atendprof_evolucaosubjetivo FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof);
+
+ALTER TABLE tb_exame_clearance_creatina
+    ADD CONSTRAINT fk_examerequisitado_exameclear FOREIGN KEY (co_exame_requisitado) REFERENCES tb_exame_requisitado (co_seq_exame_requisitado);
+
+ALTER TABLE tb_exame_colesterol_hdl
+    ADD CONSTRAINT fk_examerequisitado_examecoles FOREIGN KEY (co_exame_requisitado) REFERENCES tb_exame_requisitado (co_seq_exame_requisitado);
+
+ALTER TABLE tb_exame_colesterol_ldl
+    ADD CONSTRAINT fk_examerequisitado_examecoles FOREIGN KEY (co_exame_requisitado) REFERENCES tb_exame_requisitado (co_seq_exame_requisitado);
+
+ALTER TABLE tb_exame_colesterol_total
+    ADD CONSTRAINT fk_examerequisitado_examecoles FOREIGN KEY (co_exame_requisitado) REFERENCES tb_exame_requisitado (co_seq_exame_requisitado);
+
+ALTER TABLE tb_exame_creatina_serica
+    ADD CONSTRAINT fk_examerequisitado_examecreat FOREIGN KEY (co_exame_requisitado) REFERENCES tb_exame_requisitado (co_seq_exame_requisitado);
+
+ALTER TABLE tb_exame_detalhe
+    ADD CONSTRAINT fk_tipoopcao_examedetalhe FOREIGN KEY (tp_opcao) REFERENCES tb_tipo_opcao (co_tipo_opcao);
+
+ALTER TABLE tb_exame_detalhe_resultado
+    ADD CONSTRAINT fk_examerequisitado_examedetal FOREIGN KEY (co_exame_requisitado) REFERENCES tb_exame_requisitado (co_seq_exame_requisitado),
+    ADD CONSTRAINT fk_procedexamedetalhe_examedet FOREIGN KEY (co_proced_exame_detalhe) REFERENCES rl_proced_exame_detalhe (co_seq_proced_exame_detalhe),
+    ADD CONSTRAINT fk_tipoopcao_examedetalheresul FOREIGN KEY (tp_resultado) REFERENCES tb_tipo_opcao (co_tipo_opcao);
+
+ALTER TABLE tb_exame_hemoglobina_glicada
+    ADD CONSTRAINT fk_examerequisitado_examehemog FOREIGN KEY (co_exame_requisitado) REFERENCES tb_exame_requisitado (co_seq_exame_requisitado);
+
+ALTER TABLE tb_exame_prenatal
+    ADD CONSTRAINT fk_examerequisitado_exameprena FOREIGN KEY (co_exame_requisitado) REFERENCES tb_exame_requisitado (co_seq_exame_requisitado);
+
+ALTER TABLE tb_exame_puericultura
+    ADD CONSTRAINT fk_examerequisitado_examepueri FOREIGN KEY (co_exame_requisitado) REFERENCES tb_exame_requisitado (co_seq_exame_requisitado),
+    ADD CONSTRAINT fk_fichazikatipoexame_examepue FOREIGN KEY (co_exame) REFERENCES tb_ficha_zika_tipo_exame (co_ficha_zika_tipo_exame);
+
+ALTER TABLE tb_exame_requisitado
+    ADD CONSTRAINT fk_atendprof_examerequisitado FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_proced_examerequisitado FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced),
+    ADD CONSTRAINT fk_requisicaoexame_examerequis FOREIGN KEY (co_requisicao_exame) REFERENCES tb_requisicao_exame (co_seq_requisicao_exame),
+    ADD CONSTRAINT fk_atendprof_examerequisitad2 FOREIGN KEY (co_atend_prof_resultado) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_prontuario_examerequisitado FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_procedexameespecifico_exame FOREIGN KEY (co_proced_exame_especifico) REFERENCES tb_proced_exame_especifico (co_proced_exame_especifico),
+    ADD CONSTRAINT fk_arquivoatendprof_examerequi FOREIGN KEY (co_arquivo_atendprof) REFERENCES rl_arquivo_atendprof (co_seq_arquivo_atendprof); -- inf
+
+ALTER TABLE tb_exame_triglicerideos
+    ADD CONSTRAINT fk_examerequisitado_exametrigl FOREIGN KEY (co_exame_requisitado) REFERENCES tb_exame_requisitado (co_seq_exame_requisitado);
+
+ALTER TABLE tb_fai_prenatal
+    ADD CONSTRAINT fk_fatcidadaopec_faiprenatal FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec); -- inf
+
+ALTER TABLE tb_familia
+    ADD CONSTRAINT fk_cdsdomicilio_familia FOREIGN KEY (co_cds_domicilio) REFERENCES tb_cds_domicilio (co_seq_cds_domicilio);
+
+ALTER TABLE tb_fat_atd_ind_encaminhamentos
+    ADD CONSTRAINT fk_dimtipoficha_fatatdindencam FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatdindencam FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatdinden FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatdind2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatdindencaminhame FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatdindencaminha2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatdinden FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatdind2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatdindencaminh FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatdindencami2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatdindencaminha FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatdindenca FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatdindenca FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimespecialidade_fatatdinde FOREIGN KEY (co_dim_especialidade) REFERENCES tb_dim_especialidade (co_seq_dim_especialidade),
+    ADD CONSTRAINT fk_dimclassificacaoriscenc_fat FOREIGN KEY (co_dim_classificacao_risc_enc) REFERENCES tb_dim_classificacao_risc_enc (co_seq_dim_classific_risc_enc);
+
+ALTER TABLE tb_fat_atd_ind_exames
+    ADD CONSTRAINT fk_dimtipoficha_fatatdindexame FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatdindexame FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatdindex FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatdind2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatdindexames FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatdindexames2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatdindex FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatdind2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatdindexames FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatdindexames2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatdindexames FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatdindexam FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatdindexam FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimprocedimento_fatatdindex FOREIGN KEY (co_dim_procedimento) REFERENCES tb_dim_procedimento (co_seq_dim_procedimento);
+
+ALTER TABLE tb_fat_atd_ind_medicamentos
+    ADD CONSTRAINT fk_dimtipoficha_fatatdindmedic FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatdindmedic FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatdindme FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatdind2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatdindmedicamento FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatdindmedicamen2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatdindme FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatdind2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatdindmedicame FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatdindmedica2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatdindmedicamen FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatdindmedi FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatdindmedi FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimcatmat_fatatdindmedicame FOREIGN KEY (co_dim_catmat) REFERENCES tb_dim_catmat (co_seq_dim_catmat),
+    ADD CONSTRAINT fk_dimdosefrequenciamedida_fat FOREIGN KEY (co_dim_dose_frequencia_medida) REFERENCES tb_dim_dose_frequencia_medida (co_seq_dim_dose_frequencia_med),
+    ADD CONSTRAINT fk_dimduracaotratamentomed_fat FOREIGN KEY (co_dim_duracao_tratamento_med) REFERENCES tb_dim_duracao_tratamento_med (co_seq_dim_duracao_trat_med),
+    ADD CONSTRAINT fk_dimdosefrequencia_fatatdind FOREIGN KEY (co_dim_dose_frequencia) REFERENCES tb_dim_dose_frequencia (co_seq_dim_dose_frequencia),
+    ADD CONSTRAINT fk_dimviaadministracao_fatatdi FOREIGN KEY (co_dim_via_administracao) REFERENCES tb_dim_via_administracao (co_seq_dim_via_administracao);
+
+ALTER TABLE tb_fat_atd_ind_problemas
+    ADD CONSTRAINT fk_dimtipoficha_fatatdindprobl FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatdindprobl FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatdindpr FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatdind2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatdindproblemas FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatdindproblemas2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatdindpr FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatdind2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatdindproblema FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatdindproble2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatdindproblemas FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimcid_fatatdindproblemas FOREIGN KEY (co_dim_cid) REFERENCES tb_dim_cid (co_seq_dim_cid),
+    ADD CONSTRAINT fk_dimciap_fatatdindproblemas FOREIGN KEY (co_dim_ciap) REFERENCES tb_dim_ciap (co_seq_dim_ciap),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatdindprob FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatdindprob FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_atd_ind_procedimentos
+    ADD CONSTRAINT fk_dimtipoficha_fatatdindproce FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatdindproce FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatdindpr FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatdind2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatdindprocediment FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatdindprocedime2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatdindpr FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatdind2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatdindprocedim FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatdindproced2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatdindprocedime FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimprocedimento_fatatdindpr FOREIGN KEY (co_dim_procedimento_avaliado) REFERENCES tb_dim_procedimento (co_seq_dim_procedimento),
+    ADD CONSTRAINT fk_dimprocedimento_fatatdind2 FOREIGN KEY (co_dim_procedimento_solicitado) REFERENCES tb_dim_procedimento (co_seq_dim_procedimento),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatdindproc FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatdindproc FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatatdindpro FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria), -- inf
+    ADD CONSTRAINT fk_dimsexo_fatatdindprocedimen FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo); -- inf
+
+ALTER TABLE tb_fat_atend_dom_prob_cond
+    ADD CONSTRAINT fk_dimcid_fatatenddomprobcond FOREIGN KEY (co_dim_cid) REFERENCES tb_dim_cid (co_seq_dim_cid), -- inf
+    ADD CONSTRAINT fk_dimciap_fatatenddomprobcond FOREIGN KEY (co_dim_ciap) REFERENCES tb_dim_ciap (co_seq_dim_ciap), -- inf
+    ADD CONSTRAINT fk_dimtempo_fatatenddomprobcon FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo), -- inf
+    ADD CONSTRAINT fk_dimmunicipio_fatatenddompro FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio); -- inf
+
+ALTER TABLE tb_fat_atend_dom_proced
+    ADD CONSTRAINT fk_dimtipoficha_fatatenddompro FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatenddompro FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimtempo_fatatenddomproced FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimturno_fatatenddomproced FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimprofissional_fatatenddom FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatenddomproced FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimequipe_fatatenddomproced FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatenddom FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimprofissional_fatatendd2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatenddomproced2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimequipe_fatatenddomproc2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendd2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimprocedimento_fatatenddom FOREIGN KEY (co_dim_procedimento) REFERENCES tb_dim_procedimento (co_seq_dim_procedimento),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatenddompr FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem);
+
+ALTER TABLE tb_fat_atend_odonto_encaminham
+    ADD CONSTRAINT fk_dimtipoficha_fatatendodonto FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatendodonto FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatendodo FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatendo2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatendodontoencami FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatendodontoenca2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendodo FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendo2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatendodontoenc FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatendodontoe2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatendodontoenca FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatendodont FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatendodont FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimespecialidade_fatatendod FOREIGN KEY (co_dim_especialidade) REFERENCES tb_dim_especialidade (co_seq_dim_especialidade),
+    ADD CONSTRAINT fk_dimclassificacaoriscenc_fat FOREIGN KEY (co_dim_classificacao_risc_enc) REFERENCES tb_dim_classificacao_risc_enc (co_seq_dim_classific_risc_enc);
+
+ALTER TABLE tb_fat_atend_odonto_exames
+    ADD CONSTRAINT fk_dimtipoficha_fatatendodonto FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatendodonto FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatendodo FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatendo2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatendodontoexames FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatendodontoexam2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendodo FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendo2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatendodontoexa FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatendodontoe2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatendodontoexam FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatendodont FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatendodont FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimprocedimento_fatatendodo FOREIGN KEY (co_dim_procedimento) REFERENCES tb_dim_procedimento (co_seq_dim_procedimento),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatatendodon FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria), -- inf
+    ADD CONSTRAINT fk_dimsexo_fatatendodontoexame FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo); -- inf
+
+ALTER TABLE tb_fat_atend_odonto_medicament
+    ADD CONSTRAINT fk_dimtipoficha_fatatendodonto FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatendodonto FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatendodo FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatendo2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatendodontomedica FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatendodontomedi2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendodo FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendo2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatendodontomed FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatendodontom2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatendodontomedi FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatendodont FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatendodont FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimcatmat_fatatendodontomed FOREIGN KEY (co_dim_catmat) REFERENCES tb_dim_catmat (co_seq_dim_catmat),
+    ADD CONSTRAINT fk_dimdosefrequenciamedida_fat FOREIGN KEY (co_dim_dose_frequencia_medida) REFERENCES tb_dim_dose_frequencia_medida (co_seq_dim_dose_frequencia_med),
+    ADD CONSTRAINT fk_dimduracaotratamentomed_fat FOREIGN KEY (co_dim_duracao_tratamento_med) REFERENCES tb_dim_duracao_tratamento_med (co_seq_dim_duracao_trat_med),
+    ADD CONSTRAINT fk_dimdosefrequencia_fatatendo FOREIGN KEY (co_dim_dose_frequencia) REFERENCES tb_dim_dose_frequencia (co_seq_dim_dose_frequencia),
+    ADD CONSTRAINT fk_dimviaadministracao_fataten FOREIGN KEY (co_dim_via_administracao) REFERENCES tb_dim_via_administracao (co_seq_dim_via_administracao);
+
+ALTER TABLE tb_fat_atend_odonto_problemas
+    ADD CONSTRAINT fk_dimtipoficha_fatatendodonto FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatendodonto FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatendodo FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatendo2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatendodontoproble FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatendodontoprob2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendodo FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendo2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatendodontopro FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatendodontop2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatendodontoprob FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimcid_fatatendodontoproble FOREIGN KEY (co_dim_cid) REFERENCES tb_dim_cid (co_seq_dim_cid),
+    ADD CONSTRAINT fk_dimciap_fatatendodontoprobl FOREIGN KEY (co_dim_ciap) REFERENCES tb_dim_ciap (co_seq_dim_ciap),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatendodont FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatendodont FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_atend_odonto_proced
+    ADD CONSTRAINT fk_dimtipoficha_fatatendodonto FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatendodonto FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatendodo FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatendo2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatendodontoproced FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatendodontoproc2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendodo FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendo2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatendodontopro FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatendodontop2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatendodontoproc FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimprocedimento_fatatendodo FOREIGN KEY (co_dim_procedimento) REFERENCES tb_dim_procedimento (co_seq_dim_procedimento),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatendodont FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatendodont FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatatendodon FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria), -- inf
+    ADD CONSTRAINT fk_dimsexo_fatatendodontoproce FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo); -- inf
+
+ALTER TABLE tb_fat_atendimento_domiciliar
+    ADD CONSTRAINT fk_dimtipoficha_fatatendimento FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatendimento FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimtempo_fatatendimentodomi FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimturno_fatatendimentodomi FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimprofissional_fatatendime FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatendimentodomici FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimequipe_fatatendimentodom FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendime FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimprofissional_fatatendi2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatendimentodomi2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimequipe_fatatendimentod2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendi2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatatendimen FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria),
+    ADD CONSTRAINT fk_dimsexo_fatatendimentodomic FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimlocalatendimento_fataten FOREIGN KEY (co_dim_local_atendimento) REFERENCES tb_dim_local_atendimento (co_seq_dim_local_atendimento),
+    ADD CONSTRAINT fk_dimtipoatendimento_fatatend FOREIGN KEY (co_dim_tipo_atendimento) REFERENCES tb_dim_tipo_atendimento (co_seq_dim_tipo_atendimento),
+    ADD CONSTRAINT fk_dimmodalidadead_fatatendime FOREIGN KEY (co_dim_modalidade_ad) REFERENCES tb_dim_modalidade_ad (co_seq_dim_modalidade_ad),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatendiment FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_dimcondutaad_fatatendimento FOREIGN KEY (co_dim_conduta_ad) REFERENCES tb_dim_conduta_ad (co_seq_dim_conduta_ad),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatendiment FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_atendimento_individual
+    ADD CONSTRAINT fk_dimmunicipio_fatatendimento FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimtipoficha_fatatendimento FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimprofissional_fatatendime FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatendi2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatendimentoindivi FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatendimentoindi2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendime FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendi2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatendimentoind FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatendimentoi2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatendimentoindi FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimracionalidadesaude_fatat FOREIGN KEY (co_dim_racionalidade_saude) REFERENCES tb_dim_racionalidade_saude (co_seq_dim_racionalidade_saude),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatatendimen FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria),
+    ADD CONSTRAINT fk_dimsexo_fatatendimentoindiv FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimturno_fatatendimentoindi FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimlocalatendimento_fataten FOREIGN KEY (co_dim_local_atendimento) REFERENCES tb_dim_local_atendimento (co_seq_dim_local_atendimento),
+    ADD CONSTRAINT fk_dimtipoatendimento_fatatend FOREIGN KEY (co_dim_tipo_atendimento) REFERENCES tb_dim_tipo_atendimento (co_seq_dim_tipo_atendimento),
+    ADD CONSTRAINT fk_dimaleitamento_fatatendimen FOREIGN KEY (co_dim_aleitamento) REFERENCES tb_dim_aleitamento (co_seq_dim_aleitamento),
+    ADD CONSTRAINT fk_dimtempo_fatatendimentoin2 FOREIGN KEY (co_dim_tempo_dum) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimmodalidadead_fatatendime FOREIGN KEY (co_dim_modalidade_ad) REFERENCES tb_dim_modalidade_ad (co_seq_dim_modalidade_ad),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatendiment FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatendiment FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_atendimento_odonto
+    ADD CONSTRAINT fk_dimtipoficha_fatatendimento FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatendimento FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatatendime FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimprofissional_fatatendi2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatendimentoodonto FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimcbo_fatatendimentoodon2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendime FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatendi2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatendimentoodo FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimequipe_fatatendimentoo2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatatendimentoodon FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatatendimen FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria),
+    ADD CONSTRAINT fk_dimsexo_fatatendimentoodont FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimturno_fatatendimentoodon FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimlocalatendimento_fataten FOREIGN KEY (co_dim_local_atendimento) REFERENCES tb_dim_local_atendimento (co_seq_dim_local_atendimento),
+    ADD CONSTRAINT fk_dimtipoatendimento_fatatend FOREIGN KEY (co_dim_tipo_atendimento) REFERENCES tb_dim_tipo_atendimento (co_seq_dim_tipo_atendimento),
+    ADD CONSTRAINT fk_dimtipoconsultaodonto_fatat FOREIGN KEY (co_dim_tipo_consulta) REFERENCES tb_dim_tipo_consulta_odonto (co_seq_dim_tipo_cnsulta_odonto),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatendiment FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatendiment FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimtipoglicemia_fatatendime FOREIGN KEY (co_dim_tipo_glicemia) REFERENCES tb_dim_tipo_glicemia (co_seq_dim_tipo_glicemia); -- inf
+
+ALTER TABLE tb_fat_atividade_coletiva
+    ADD CONSTRAINT fk_dimtipoficha_fatatividadeco FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatividadeco FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatividad FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatividadecolet FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimprofissional_fatatividad FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatividadecoletiva FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtempo_fatatividadecoleti FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimturno_fatatividadecoleti FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimunidadesaude_fatativid2 FOREIGN KEY (co_dim_undd_sade_acdm_sade) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimprocedimento_fatatividad FOREIGN KEY (co_dim_procedimento) REFERENCES tb_dim_procedimento (co_seq_dim_procedimento),
+    ADD CONSTRAINT fk_dimtipoatividade_fatativida FOREIGN KEY (co_dim_tipo_atividade) REFERENCES tb_dim_tipo_atividade (co_seq_dim_tipo_atividade),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatividadec FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_diminep_fatatividadecoletiv FOREIGN KEY (co_dim_inep) REFERENCES tb_dim_inep (co_seq_dim_inep);
+
+ALTER TABLE tb_fat_atvdd_coletiva_ext
+    ADD CONSTRAINT fk_dimtipoficha_fatatvddcoleti FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatvddcoleti FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatvddcol FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatvddcoletivae FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimprofissional_fatatvddcol FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatvddcoletivaext FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtempo_fatatvddcoletivaex FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimturno_fatatvddcoletivaex FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimtipoatividade_fatatvddco FOREIGN KEY (co_dim_tipo_atividade) REFERENCES tb_dim_tipo_atividade (co_seq_dim_tipo_atividade),
+    ADD CONSTRAINT fk_dimprocedimento_fatatvddcol FOREIGN KEY (co_dim_procedimento) REFERENCES tb_dim_procedimento (co_seq_dim_procedimento),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatvddcolet FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem);
+
+ALTER TABLE tb_fat_atvdd_coletiva_int
+    ADD CONSTRAINT fk_dimtipoficha_fatatvddcoleti FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatvddcoleti FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatvddcol FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatvddcoletivai FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimprofissional_fatatvddcol FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatvddcoletivaint FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtempo_fatatvddcoletivain FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimturno_fatatvddcoletivain FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimtipoatividade_fatatvddco FOREIGN KEY (co_dim_tipo_atividade) REFERENCES tb_dim_tipo_atividade (co_seq_dim_tipo_atividade),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatvddcolet FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem);
+
+ALTER TABLE tb_fat_atvdd_coletiva_part
+    ADD CONSTRAINT fk_dimtipoficha_fatatvddcoleti FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatvddcoleti FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatvddcol FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatvddcoletivap FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimprofissional_fatatvddcol FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatvddcoletivapart FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtempo_fatatvddcoletivapa FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimturno_fatatvddcoletivapa FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimtipoatividade_fatatvddco FOREIGN KEY (co_dim_tipo_atividade) REFERENCES tb_dim_tipo_atividade (co_seq_dim_tipo_atividade),
+    ADD CONSTRAINT fk_dimsexo_fatatvddcoletivapar FOREIGN KEY (co_dim_participante_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatvddcolet FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatatvddcolet FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_atvdd_coletiva_propart
+    ADD CONSTRAINT fk_dimtipoficha_fatatvddcoleti FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatatvddcoleti FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatatvddcol FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatatvddcoletivap FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimprofissional_fatatvddcol FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatvddcoletivaprop FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtempo_fatatvddcoletivapr FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimturno_fatatvddcoletivapr FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatatvddcolet FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_dimprofissional_fatatvddc2 FOREIGN KEY (co_dim_profssinal_participante) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatatvddcoletivapr2 FOREIGN KEY (co_dim_cbo_participante) REFERENCES tb_dim_cbo (co_seq_dim_cbo);
+
+ALTER TABLE tb_fat_avaliacao_elegibilidade
+    ADD CONSTRAINT fk_dimtipoficha_fatavaliacaoel FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatavaliacaoel FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatavaliaca FOREIGN KEY (co_dim_profissional_1) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatavaliacaoelegibil FOREIGN KEY (co_dim_cbo_1) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimequipe_fatavaliacaoelegi FOREIGN KEY (co_dim_equipe_1) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimunidadesaude_fatavaliaca FOREIGN KEY (co_dim_unidade_saude_1) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimprofissional_fatavalia2 FOREIGN KEY (co_dim_profissional_2) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatavaliacaoelegib2 FOREIGN KEY (co_dim_cbo_2) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimequipe_fatavaliacaoele2 FOREIGN KEY (co_dim_equipe_2) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimunidadesaude_fatavalia2 FOREIGN KEY (co_dim_unidade_saude_2) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimtempo_fatavaliacaoelegib FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimturno_fatavaliacaoelegib FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatavaliacao FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria),
+    ADD CONSTRAINT fk_dimsexo_fatavaliacaoelegibi FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimprocedenciaorigem_fatava FOREIGN KEY (co_dim_procedencia_origem) REFERENCES tb_dim_procedencia_origem (co_seq_dim_procedencia_origem),
+    ADD CONSTRAINT fk_dimcid_fatavaliacaoelegibil FOREIGN KEY (co_dim_cid_principal) REFERENCES tb_dim_cid (co_seq_dim_cid),
+    ADD CONSTRAINT fk_dimcid_fatavaliacaoelegib2 FOREIGN KEY (co_dim_cid_sec_1) REFERENCES tb_dim_cid (co_seq_dim_cid),
+    ADD CONSTRAINT fk_dimcid_fatavaliacaoelegib3 FOREIGN KEY (co_dim_cid_sec_2) REFERENCES tb_dim_cid (co_seq_dim_cid),
+    ADD CONSTRAINT fk_dimmodalidadead_fatavaliaca FOREIGN KEY (co_dim_conclusao_modalidade_ad) REFERENCES tb_dim_modalidade_ad (co_seq_dim_modalidade_ad),
+    ADD CONSTRAINT fk_dimtipoelegibilidade_fatava FOREIGN KEY (co_dim_tipo_elegibilidade) REFERENCES tb_dim_tipo_elegibilidade (co_seq_dim_tipo_elegibilidade),
+    ADD CONSTRAINT fk_dimracacor_fatavaliacaoeleg FOREIGN KEY (co_dim_raca_cor) REFERENCES tb_dim_raca_cor (co_seq_dim_raca_cor),
+    ADD CONSTRAINT fk_dimetnia_fatavaliacaoelegib FOREIGN KEY (co_dim_etnia) REFERENCES tb_dim_etnia (co_seq_dim_etnia),
+    ADD CONSTRAINT fk_dimnacionalidade_fatavaliac FOREIGN KEY (co_dim_nacionalidade) REFERENCES tb_dim_nacionalidade (co_seq_dim_nacionalidade),
+    ADD CONSTRAINT fk_dimpais_fatavaliacaoelegibi FOREIGN KEY (co_dim_pais_nascimento) REFERENCES tb_dim_pais (co_seq_dim_pais),
+    ADD CONSTRAINT fk_dimmunicipio_fatavaliacao2 FOREIGN KEY (co_dim_municipio_cidadao) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimtipologradouro_fatavalia FOREIGN KEY (co_dim_tipo_logradouro) REFERENCES tb_dim_tipo_logradouro (co_seq_dim_tipo_logradouro),
+    ADD CONSTRAINT fk_dimmunicipio_fatavaliacao3 FOREIGN KEY (co_dim_municipio_residencia) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimcuidador_fatavaliacaoele FOREIGN KEY (co_dim_cuidador) REFERENCES tb_dim_cuidador (co_seq_dim_cuidador),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatavaliacaoe FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatavaliacaoe FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_fatcidadaopec_fatavaliaca2 FOREIGN KEY (co_fat_cidadao_pec_cuidador) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_cad_dom_familia
+    ADD CONSTRAINT fk_dimtipoficha_fatcaddomfamil FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimprofissional_fatcaddomfa FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimmunicipio_fatcaddomfamil FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatcaddomfa FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatcaddomfamilia FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatcaddomfamilia FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcaddomfamilia2 FOREIGN KEY (co_dim_tempo_validade) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcaddomfamilia3 FOREIGN KEY (co_dim_tempo_validade_recusa) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimcbo_fatcaddomfamilia FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtiporendafamiliar_fatcad FOREIGN KEY (co_dim_tipo_renda_familiar) REFERENCES tb_dim_tipo_renda_familiar (co_seq_dim_tipo_renda_familiar),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatcaddomfami FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatcaddomfami FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_cad_domiciliar
+    ADD CONSTRAINT fk_dimtipoficha_fatcaddomicili FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimtipoimovel_fatcaddomicil FOREIGN KEY (co_dim_tipo_imovel) REFERENCES tb_dim_tipo_imovel (co_seq_dim_tipo_imovel),
+    ADD CONSTRAINT fk_dimprofissional_fatcaddomic FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimmunicipio_fatcaddomicili FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatcaddomic FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatcaddomiciliar FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatcaddomiciliar FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcaddomiciliar2 FOREIGN KEY (co_dim_tempo_validade) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcaddomiciliar3 FOREIGN KEY (co_dim_tempo_validade_recusa) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipologradouro_fatcaddom FOREIGN KEY (co_dim_tipo_logradouro) REFERENCES tb_dim_tipo_logradouro (co_seq_dim_tipo_logradouro),
+    ADD CONSTRAINT fk_dimmunicipio_fatcaddomici2 FOREIGN KEY (co_dim_municipio_cidadao) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimtiposituacaomoradia_fatc FOREIGN KEY (co_dim_tipo_situacao_moradia) REFERENCES tb_dim_tipo_situacao_moradia (co_seq_dim_tipo_situacao_morad),
+    ADD CONSTRAINT fk_dimtipolocalizacao_fatcaddo FOREIGN KEY (co_dim_tipo_localizacao) REFERENCES tb_dim_tipo_localizacao (co_seq_dim_tipo_localizacao),
+    ADD CONSTRAINT fk_dimtipodomicilio_fatcaddomi FOREIGN KEY (co_dim_tipo_domicilio) REFERENCES tb_dim_tipo_domicilio (co_seq_dim_tipo_domicilio),
+    ADD CONSTRAINT fk_dimtipoposseterra_fatcaddom FOREIGN KEY (co_dim_tipo_posse_terra) REFERENCES tb_dim_tipo_posse_terra (co_seq_dim_tipo_posse_terra),
+    ADD CONSTRAINT fk_dimtipoacessodomicilio_fatc FOREIGN KEY (co_dim_tipo_acesso_domicilio) REFERENCES tb_dim_tipo_acesso_domicilio (co_seq_dim_tipo_acesso_domicil),
+    ADD CONSTRAINT fk_dimtipomaterialparede_fatca FOREIGN KEY (co_dim_tipo_material_parede) REFERENCES tb_dim_tipo_material_parede (co_seq_dim_tipo_material_pared),
+    ADD CONSTRAINT fk_dimtipoabastecimentoagua_fa FOREIGN KEY (co_dim_tipo_abastecimento_agua) REFERENCES tb_dim_tipo_abastecimento_agua (co_seq_dim_tipo_abastec_agua),
+    ADD CONSTRAINT fk_dimtipotratamentoagua_fatca FOREIGN KEY (co_dim_tipo_tratamento_agua) REFERENCES tb_dim_tipo_tratamento_agua (co_seq_dim_tipo_tratament_agua),
+    ADD CONSTRAINT fk_dimtipoescoamentosanitar_fa FOREIGN KEY (co_dim_tipo_escoamento_sanitar) REFERENCES tb_dim_tipo_escoamento_sanitar (co_seq_dim_tipo_escoamento_snt),
+    ADD CONSTRAINT fk_dimtipodestinolixo_fatcaddo FOREIGN KEY (co_dim_tipo_destino_lixo) REFERENCES tb_dim_tipo_destino_lixo (co_seq_dim_tipo_destino_lixo),
+    ADD CONSTRAINT fk_dimcbo_fatcaddomiciliar FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatcaddomicil FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_dimtipoendereco_fatcaddomic FOREIGN KEY (co_dim_tipo_endereco) REFERENCES tb_dim_tipo_endereco (co_seq_dim_tipo_endereco); -- inf
+
+ALTER TABLE tb_fat_cad_individual
+    ADD CONSTRAINT fk_dimprofissional_fatcadindiv FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimtipoficha_fatcadindividu FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatcadindividu FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatcadindiv FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatcadindividual FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatcadindividual FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcadindividual2 FOREIGN KEY (co_dim_tempo_validade) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcadindividual3 FOREIGN KEY (co_dim_tempo_validade_recusa) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimsexo_fatcadindividual FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimracacor_fatcadindividual FOREIGN KEY (co_dim_raca_cor) REFERENCES tb_dim_raca_cor (co_seq_dim_raca_cor),
+    ADD CONSTRAINT fk_dimnacionalidade_fatcadindi FOREIGN KEY (co_dim_nacionalidade) REFERENCES tb_dim_nacionalidade (co_seq_dim_nacionalidade),
+    ADD CONSTRAINT fk_dimpais_fatcadindividual FOREIGN KEY (co_dim_pais_nascimento) REFERENCES tb_dim_pais (co_seq_dim_pais),
+    ADD CONSTRAINT fk_dimmunicipio_fatcadindivi2 FOREIGN KEY (co_dim_municipio_cidadao) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimfrequenciaalimentacao_fa FOREIGN KEY (co_dim_frequencia_alimentacao) REFERENCES tb_dim_frequencia_alimentacao (co_seq_dim_frequencia_aliment),
+    ADD CONSTRAINT fk_dimtipoparentesco_fatcadind FOREIGN KEY (co_dim_tipo_parentesco) REFERENCES tb_dim_tipo_parentesco (co_seq_dim_tipo_parentesco),
+    ADD CONSTRAINT fk_dimcbo_fatcadindividual FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtipoescolaridade_fatcadi FOREIGN KEY (co_dim_tipo_escolaridade) REFERENCES tb_dim_tipo_escolaridade (co_seq_dim_tipo_escolaridade),
+    ADD CONSTRAINT fk_dimsituacaotrabalho_fatcadi FOREIGN KEY (co_dim_situacao_trabalho) REFERENCES tb_dim_situacao_trabalho (co_seq_dim_situacao_trabalho),
+    ADD CONSTRAINT fk_dimtipoorientacaosexual_fat FOREIGN KEY (co_dim_tipo_orientacao_sexual) REFERENCES tb_dim_tipo_orientacao_sexual (co_seq_dim_tipo_orientacao_sxl),
+    ADD CONSTRAINT fk_dimtiposaidacadastro_fatcad FOREIGN KEY (co_dim_tipo_saida_cadastro) REFERENCES tb_dim_tipo_saida_cadastro (co_seq_dim_tipo_saida_cadastro),
+    ADD CONSTRAINT fk_dimtipocondicaopeso_fatcadi FOREIGN KEY (co_dim_tipo_condicao_peso) REFERENCES tb_dim_tipo_condicao_peso (co_seq_dim_tipo_condicao_peso),
+    ADD CONSTRAINT fk_dimtempomoradorrua_fatcadin FOREIGN KEY (co_dim_tempo_morador_rua) REFERENCES tb_dim_tempo_morador_rua (co_seq_dim_tempo_morador_rua),
+    ADD CONSTRAINT fk_dimetnia_fatcadindividual FOREIGN KEY (co_dim_etnia) REFERENCES tb_dim_etnia (co_seq_dim_etnia),
+    ADD CONSTRAINT fk_dimcbo_fatcadindividual2 FOREIGN KEY (co_dim_cbo_cidadao) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimidentidadegenero_fatcadi FOREIGN KEY (co_dim_identidade_genero) REFERENCES tb_dim_identidade_genero (co_seq_dim_identidade_genero),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatcadindivi FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatcadindivid FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatcadindivid FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_fatcidadaopec_fatcadindiv2 FOREIGN KEY (co_fat_cidadao_pec_responsvl) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimpovocomunidadtrad_fatcad FOREIGN KEY (co_dim_povo_comunidad_trad) REFERENCES tb_dim_povo_comunidad_trad (co_seq_dim_povo_comunidad_trad);
+
+ALTER TABLE tb_fat_cidadao
+    ADD CONSTRAINT fk_dimtempo_fatcidadao FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcidadao2 FOREIGN KEY (co_dim_tempo_validade) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcidadao3 FOREIGN KEY (co_dim_linha_tempo_validade) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcidadao4 FOREIGN KEY (co_dim_tempo_valdd_equipe) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcidadao5 FOREIGN KEY (co_dim_linha_tempo_valdd_equp) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcidadao6 FOREIGN KEY (co_dim_tempo_valdd_unidd_saud) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcidadao7 FOREIGN KEY (co_dim_lnh_vldd_unidd_sad) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcidadao8 FOREIGN KEY (co_dim_tempo_valdd_municipio) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatcidadao9 FOREIGN KEY (co_dim_linha_valdd_municipio) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimmunicipio_fatcidadao FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatcidadao FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatcidadao FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe);
+
+ALTER TABLE tb_fat_cidadao_aldeado
+    ADD CONSTRAINT fk_aldeia_fatcidadaoaldeado FOREIGN KEY (co_aldeia_nascimento) REFERENCES tb_aldeia (co_aldeia); -- inf
+
+ALTER TABLE tb_fat_cidadao_pec
+    ADD CONSTRAINT fk_dimsexo_fatcidadaopec FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimidentidadegenero_fatcida FOREIGN KEY (co_dim_identidade_genero) REFERENCES tb_dim_identidade_genero (co_seq_dim_identidade_genero),
+    ADD CONSTRAINT fk_dimunidadesaude_fatcidadaop FOREIGN KEY (co_dim_unidade_saude_vinc) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatcidadaopec FOREIGN KEY (co_dim_equipe_vinc) REFERENCES tb_dim_equipe (co_seq_dim_equipe);
+
+ALTER TABLE tb_fat_cidadao_territorio
+    ADD CONSTRAINT fk_dimmunicipio_fatcidadaoterr FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatcidadaot FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatcidadaoterrito FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_fatcidadaopec_fatcidadaoter FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_cnslddo_ciddo_fai_cid
+    ADD CONSTRAINT fk_fatcidadaopec_fatcnslddocid FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_complementar
+    ADD CONSTRAINT fk_dimtipoficha_fatcomplementa FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatcomplementa FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimtempo_fatcomplementar FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimturno_fatcomplementar FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimprofissional_fatcompleme FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatcomplementar FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimequipe_fatcomplementar FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimunidadesaude_fatcompleme FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatcomplement FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatcomplement FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_fatcidadaopec_fatcompleme2 FOREIGN KEY (co_fat_cidadao_pec_responsvl) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_consolidado_cidadao_fad
+    ADD CONSTRAINT fk_fatcidadaopec_fatconsolidad FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec); -- inf
+
+ALTER TABLE tb_fat_consolidado_cidadao_fai
+    ADD CONSTRAINT fk_fatcidadaopec_fatconsolidad FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_consolidado_cidadao_fao
+    ADD CONSTRAINT fk_fatcidadaopec_fatconsolidad FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_consolidado_cidadao_fci
+    ADD CONSTRAINT fk_fatcidadaopec_fatconsolidad FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_consolidado_cidadao_fp
+    ADD CONSTRAINT fk_fatcidadaopec_fatconsolidad FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_consolidado_cidadao_fvd
+    ADD CONSTRAINT fk_fatcidadaopec_fatconsolidad FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_cuidado_compartilhado
+    ADD CONSTRAINT fk_fatcidadaopec_fatcuidadocom FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec), -- inf
+    ADD CONSTRAINT fk_dimcid_fatcuidadocompartilh FOREIGN KEY (co_dim_cid) REFERENCES tb_dim_cid (co_seq_dim_cid), -- inf
+    ADD CONSTRAINT fk_dimfaixaetaria_fatcuidadoco FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria), -- inf
+    ADD CONSTRAINT fk_dimciap_fatcuidadocompartil FOREIGN KEY (co_dim_ciap) REFERENCES tb_dim_ciap (co_seq_dim_ciap); -- inf
+
+ALTER TABLE tb_fat_familia
+    ADD CONSTRAINT fk_dimmunicipio_fatfamilia FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatfamilia FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatfamilia FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatfamilia FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtempo_fatfamilia2 FOREIGN KEY (co_dim_tempo_validade) REFERENCES tb_dim_tempo (co_seq_dim_tempo);
+
+ALTER TABLE tb_fat_familia_territorio
+    ADD CONSTRAINT fk_dimmunicipio_fatfamiliaterr FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatfamiliat FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatfamiliaterrito FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_fatcidadaopec_fatfamiliater FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimtempo_fatfamiliaterritor FOREIGN KEY (co_dim_tempo_fcd) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_fatcidadaoterritorio_fatfam FOREIGN KEY (co_fat_cidadao_territorio) REFERENCES tb_fat_cidadao_territorio (co_seq_fat_cidadao_territorio);
+
+ALTER TABLE tb_fat_fichas
+    ADD CONSTRAINT fk_dimtipoficha_fatfichas FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatfichas FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatfichas FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatfichas FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatfichas FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatfichas FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem);
+
+ALTER TABLE tb_fat_ivcf
+    ADD CONSTRAINT fk_dimprofissional_fativcf FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional), -- inf
+    ADD CONSTRAINT fk_fatcidadaopec_fativcf FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec); -- inf
+
+ALTER TABLE tb_fat_marca_consumo_alimnt
+    ADD CONSTRAINT fk_dimprofissional_fatmarcacon FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatmarcaconsumoalimn FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatmarcacon FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatmarcaconsumoal FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatmarcaconsumoali FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipoficha_fatmarcaconsum FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatmarcaconsum FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimsexo_fatmarcaconsumoalim FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimlocalatendimento_fatmarc FOREIGN KEY (co_dim_local_atendimento) REFERENCES tb_dim_local_atendimento (co_seq_dim_local_atendimento),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatmarcacons FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatmarcaconsu FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatmarcaconsu FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_op_acompanhamento_idosa
+    ADD CONSTRAINT fk_fatcidadaopec_fatopacompanh FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec); -- inf
+
+ALTER TABLE tb_fat_proced_atend
+    ADD CONSTRAINT fk_dimtipoficha_fatprocedatend FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatprocedatend FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatprocedat FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatprocedatend FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimprofissional_fatprocedat FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatprocedatend FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtempo_fatprocedatend FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimsexo_fatprocedatend FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimturno_fatprocedatend FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimlocalatendimento_fatproc FOREIGN KEY (co_dim_local_atendimento) REFERENCES tb_dim_local_atendimento (co_seq_dim_local_atendimento),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatprocedate FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatprocedaten FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatprocedaten FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_proced_atend_proced
+    ADD CONSTRAINT fk_dimtipoficha_fatprocedatend FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatprocedatend FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatprocedat FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatprocedatendpro FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimprofissional_fatprocedat FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatprocedatendproced FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtempo_fatprocedatendproc FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimsexo_fatprocedatendproce FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimturno_fatprocedatendproc FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimlocalatendimento_fatproc FOREIGN KEY (co_dim_local_atendimento) REFERENCES tb_dim_local_atendimento (co_seq_dim_local_atendimento),
+    ADD CONSTRAINT fk_dimprocedimento_fatprocedat FOREIGN KEY (co_dim_procedimento) REFERENCES tb_dim_procedimento (co_seq_dim_procedimento),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatprocedaten FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatprocedaten FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_procedimento
+    ADD CONSTRAINT fk_dimtipoficha_fatprocediment FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatprocediment FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimunidadesaude_fatprocedim FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatprocedimento FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimprofissional_fatprocedim FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatprocedimento FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimtempo_fatprocedimento FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatprocedimen FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem);
+
+ALTER TABLE tb_fat_rel_op_crianca
+    ADD CONSTRAINT fk_fatcidadaopec_fatrelopcrian FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_rel_op_gestante
+    ADD CONSTRAINT fk_fatcidadaopec_fatrelopgesta FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_rel_op_risco_cardio
+    ADD CONSTRAINT fk_fatcidadaopec_fatreloprisco FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_vacinacao
+    ADD CONSTRAINT fk_dimtipoficha_fatvacinacao FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatvacinacao FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatvacinaca FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatvacinacao FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatvacinaca FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatvacinacao FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatvacinacao FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatvacinacao FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria),
+    ADD CONSTRAINT fk_dimturno_fatvacinacao FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimsexo_fatvacinacao FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimlocalatendimento_fatvaci FOREIGN KEY (co_dim_local_atendimento) REFERENCES tb_dim_local_atendimento (co_seq_dim_local_atendimento),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatvacinacao FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatvacinacao FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec);
+
+ALTER TABLE tb_fat_vacinacao_vacina
+    ADD CONSTRAINT fk_dimtipoficha_fatvacinacaova FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatvacinacaova FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatvacinaca FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatvacinacaovacina FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatvacinaca FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatvacinacaovacin FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatvacinacaovacina FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimimunobiologico_fatvacina FOREIGN KEY (co_dim_imunobiologico) REFERENCES tb_dim_imunobiologico (co_seq_dim_imunobiologico),
+    ADD CONSTRAINT fk_dimestrategiavacinacao_fatv FOREIGN KEY (co_dim_estrategia_vacinacao) REFERENCES tb_dim_estrategia_vacinacao (co_seq_dim_estrategia_vacnacao),
+    ADD CONSTRAINT fk_dimdoseimunobiologico_fatva FOREIGN KEY (co_dim_dose_imunobiologico) REFERENCES tb_dim_dose_imunobiologico (co_seq_dim_dose_imunobiologico),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatvacinacaov FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_dimgrupoatendimento_fatvaci FOREIGN KEY (co_dim_grupo_atendimento) REFERENCES tb_dim_grupo_atendimento (co_seq_dim_grupo_atendimento),
+    ADD CONSTRAINT fk_dimtempo_fatvacinacaovaci2 FOREIGN KEY (co_dim_tempo_vacina_aplicada) REFERENCES tb_dim_tempo (co_seq_dim_tempo);
+
+ALTER TABLE tb_fat_visita_domiciliar
+    ADD CONSTRAINT fk_dimtipoficha_fatvisitadomic FOREIGN KEY (co_dim_tipo_ficha) REFERENCES tb_dim_tipo_ficha (co_seq_dim_tipo_ficha),
+    ADD CONSTRAINT fk_dimmunicipio_fatvisitadomic FOREIGN KEY (co_dim_municipio) REFERENCES tb_dim_municipio (co_seq_dim_municipio),
+    ADD CONSTRAINT fk_dimprofissional_fatvisitado FOREIGN KEY (co_dim_profissional) REFERENCES tb_dim_profissional (co_seq_dim_profissional),
+    ADD CONSTRAINT fk_dimcbo_fatvisitadomiciliar FOREIGN KEY (co_dim_cbo) REFERENCES tb_dim_cbo (co_seq_dim_cbo),
+    ADD CONSTRAINT fk_dimunidadesaude_fatvisitado FOREIGN KEY (co_dim_unidade_saude) REFERENCES tb_dim_unidade_saude (co_seq_dim_unidade_saude),
+    ADD CONSTRAINT fk_dimequipe_fatvisitadomicili FOREIGN KEY (co_dim_equipe) REFERENCES tb_dim_equipe (co_seq_dim_equipe),
+    ADD CONSTRAINT fk_dimtempo_fatvisitadomicilia FOREIGN KEY (co_dim_tempo) REFERENCES tb_dim_tempo (co_seq_dim_tempo),
+    ADD CONSTRAINT fk_dimtipoimovel_fatvisitadomi FOREIGN KEY (co_dim_tipo_imovel) REFERENCES tb_dim_tipo_imovel (co_seq_dim_tipo_imovel),
+    ADD CONSTRAINT fk_dimturno_fatvisitadomicilia FOREIGN KEY (co_dim_turno) REFERENCES tb_dim_turno (co_seq_dim_turno),
+    ADD CONSTRAINT fk_dimsexo_fatvisitadomiciliar FOREIGN KEY (co_dim_sexo) REFERENCES tb_dim_sexo (co_seq_dim_sexo),
+    ADD CONSTRAINT fk_dimfaixaetaria_fatvisitadom FOREIGN KEY (co_dim_faixa_etaria) REFERENCES tb_dim_faixa_etaria (co_seq_dim_faixa_etaria),
+    ADD CONSTRAINT fk_dimdesfechovisita_fatvisita FOREIGN KEY (co_dim_desfecho_visita) REFERENCES tb_dim_desfecho_visita (co_seq_dim_desfecho_visita),
+    ADD CONSTRAINT fk_dimtipoorigemdadotransp_fat FOREIGN KEY (co_dim_tipo_origem_dado_transp) REFERENCES tb_dim_tipo_origem_dado_transp (co_seq_dim_tp_orgm_dado_transp),
+    ADD CONSTRAINT fk_dimtipoorigem_fatvisitadomi FOREIGN KEY (co_dim_cds_tipo_origem) REFERENCES tb_dim_tipo_origem (co_seq_dim_tipo_origem),
+    ADD CONSTRAINT fk_fatcidadaopec_fatvisitadomi FOREIGN KEY (co_fat_cidadao_pec) REFERENCES tb_fat_cidadao_pec (co_seq_fat_cidadao_pec),
+    ADD CONSTRAINT fk_dimtipoglicemia_fatvisitado FOREIGN KEY (co_dim_tipo_glicemia) REFERENCES tb_dim_tipo_glicemia (co_seq_dim_tipo_glicemia);
+
+ALTER TABLE tb_gestor_estadual
+    ADD CONSTRAINT fk_atorpapel_gestorestadual FOREIGN KEY (co_ator_papel) REFERENCES tb_ator_papel (co_seq_ator_papel),
+    ADD CONSTRAINT fk_uf_gestorestadual FOREIGN KEY (co_uf) REFERENCES tb_uf (co_uf);
+
+ALTER TABLE tb_gestor_municipal
+    ADD CONSTRAINT fk_atorpapel_gestormunicipal FOREIGN KEY (co_ator_papel) REFERENCES tb_ator_papel (co_seq_ator_papel),
+    ADD CONSTRAINT fk_localidade_gestormunicipal FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_grupo_exame
+    ADD CONSTRAINT fk_localidade_grupoexame FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_guia_encaminhamento
+    ADD CONSTRAINT fk_prontuario_guiaencaminhamen FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario); -- inf
+
+ALTER TABLE tb_historico_acesso
+    ADD CONSTRAINT fk_usuario_historicoacesso FOREIGN KEY (co_usuario) REFERENCES tb_usuario (co_seq_usuario); -- inf
+
+ALTER TABLE tb_historico_cabecalho
+    ADD CONSTRAINT fk_prontuario_historicocabecal FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario); -- inf
+
+ALTER TABLE tb_historico_dados_tags
+    ADD CONSTRAINT fk_classificacaorisco_historic FOREIGN KEY (co_classificacao_risco) REFERENCES tb_classificacao_risco (co_classificacao_risco); -- inf
+
+ALTER TABLE tb_historico_unificacao
+    ADD CONSTRAINT fk_cidadaogrupo_historicounifi FOREIGN KEY (co_cidadao_grupo) REFERENCES tb_cidadao_grupo (co_seq_cidadao_grupo),
+    ADD CONSTRAINT fk_prof_historicounificacao FOREIGN KEY (co_prof) REFERENCES tb_prof (co_seq_prof);
+
+ALTER TABLE tb_importacao_cnes
+    ADD CONSTRAINT fk_prof_importacaocnes FOREIGN KEY (co_prof) REFERENCES tb_prof (co_seq_prof),
+    ADD CONSTRAINT fk_processo_importacaocnes FOREIGN KEY (co_processo) REFERENCES tb_processo (co_seq_processo),
+    ADD CONSTRAINT fk_localidade_importacaocnes FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_imunobiologico
+    ADD CONSTRAINT fk_classeimunobiologico_imunob FOREIGN KEY (co_classe_imunobiologico) REFERENCES tb_classe_imunobiologico (co_classe_imunobiologico);
+
+ALTER TABLE tb_imunobiologico_lote
+    ADD CONSTRAINT fk_imunobiologico_imunobiologi FOREIGN KEY (co_imunobiologico) REFERENCES tb_imunobiologico (co_imunobiologico),
+    ADD CONSTRAINT fk_unidadesaude_imunobiologico FOREIGN KEY (co_unidade_saude) REFERENCES tb_unidade_saude (co_seq_unidade_saude);
+
+ALTER TABLE tb_inep
+    ADD CONSTRAINT fk_localidade_inep FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_integracao_horus
+    ADD CONSTRAINT fk_unidadesaude_integracaohoru FOREIGN KEY (co_unidade_saude) REFERENCES tb_unidade_saude (co_seq_unidade_saude),
+    ADD CONSTRAINT fk_unidadesaude_integracaoho2 FOREIGN KEY (co_unidade_saude_padrao) REFERENCES tb_unidade_saude (co_seq_unidade_saude);
+
+ALTER TABLE tb_ivcf
+    ADD CONSTRAINT fk_prontuario_ivcf FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario); -- inf
+
+ALTER TABLE tb_ivcf_aplicacao
+    ADD CONSTRAINT fk_pergunta_ivcfaplicacao FOREIGN KEY (co_pergunta) REFERENCES tb_pergunta (co_seq_pergunta), -- inf
+    ADD CONSTRAINT fk_ivcf_ivcfaplicacao FOREIGN KEY (co_ivcf) REFERENCES tb_ivcf (co_seq_ivcf); -- inf
+
+ALTER TABLE tb_justificativa_agenda
+    ADD CONSTRAINT fk_agendado_justificativaagend FOREIGN KEY (co_agendamento) REFERENCES tb_agendado (co_seq_agendado),
+    ADD CONSTRAINT fk_lotacao_justificativaagenda FOREIGN KEY (co_lotacao_justificativa) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_origem_justificativaagenda FOREIGN KEY (co_origem_justificativa) REFERENCES tb_origem (co_origem),
+    ADD CONSTRAINT fk_usuario_justificativaagenda FOREIGN KEY (co_usuario) REFERENCES tb_usuario (co_seq_usuario);
+
+ALTER TABLE tb_justificativa_prontuario
+    ADD CONSTRAINT fk_lotacao_justificativaprontu FOREIGN KEY (co_lotacao) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_prontuario_justificativapro FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_usuario_justificativaprontu FOREIGN KEY (co_usuario) REFERENCES tb_usuario (co_seq_usuario);
+
+ALTER TABLE tb_justificativa_status_ciddao
+    ADD CONSTRAINT fk_lotacao_justificativastatus FOREIGN KEY (co_lotacao) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_cidadao_justificativastatus FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao),
+    ADD CONSTRAINT fk_usuario_justificativastatus FOREIGN KEY (co_usuario) REFERENCES tb_usuario (co_seq_usuario);
+
+ALTER TABLE tb_lembrete
+    ADD CONSTRAINT fk_atendprof_lembrete FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_prontuario_lembrete FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_lembreteevolucao_lembrete FOREIGN KEY (co_ultimo_lembrete_evolucao) REFERENCES tb_lembrete_evolucao (co_seq_lembrete_evolucao);
+
+ALTER TABLE tb_lembrete_evolucao
+    ADD CONSTRAINT fk_lotacao_lembreteevolucao FOREIGN KEY (co_lotacao) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_visibilidadelembrete_lembre FOREIGN KEY (co_visibilidade_lembrete) REFERENCES tb_visibilidade_lembrete (co_visibilidade_lembrete),
+    ADD CONSTRAINT fk_lembrete_lembreteevolucao FOREIGN KEY (co_lembrete) REFERENCES tb_lembrete (co_seq_lembrete);
+
+ALTER TABLE tb_lista_espera
+    ADD CONSTRAINT fk_cidadao_listaespera FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao); -- inf
+
+ALTER TABLE tb_lista_medicamento
+    ADD CONSTRAINT fk_tiporeceita_listamedicament FOREIGN KEY (tp_receita) REFERENCES tb_tipo_receita (co_tipo_receita);
+
+ALTER TABLE tb_localidade
+    ADD CONSTRAINT fk_uf_localidade FOREIGN KEY (co_uf) REFERENCES tb_uf (co_uf),
+    ADD CONSTRAINT fk_tipolocalidade_localidade FOREIGN KEY (tp_localidade) REFERENCES tb_tipo_localidade (co_tipo_localidade),
+    ADD CONSTRAINT fk_situacaolocalidade_localida FOREIGN KEY (co_situacao_localidade) REFERENCES tb_situacao_localidade (co_situacao_localidade);
+
+ALTER TABLE tb_logradouro
+    ADD CONSTRAINT fk_tipologradouro_logradouro FOREIGN KEY (tp_logradouro) REFERENCES tb_tipo_logradouro (co_tipo_logradouro),
+    ADD CONSTRAINT fk_titulopatente_logradouro FOREIGN KEY (co_titulo_patente) REFERENCES tb_titulo_patente (co_titulo_patente),
+    ADD CONSTRAINT fk_tipoparidade_logradouro FOREIGN KEY (tp_paridade) REFERENCES tb_tipo_paridade (co_tipo_paridade),
+    ADD CONSTRAINT fk_bairro_logradouro FOREIGN KEY (co_bairro_dne) REFERENCES tb_bairro (nu_dne);
+
+ALTER TABLE tb_lotacao
+    ADD CONSTRAINT fk_cbo_lotacao FOREIGN KEY (co_cbo) REFERENCES tb_cbo (co_cbo),
+    ADD CONSTRAINT fk_prof_lotacao FOREIGN KEY (co_prof) REFERENCES tb_prof (co_seq_prof),
+    ADD CONSTRAINT fk_unidadesaude_lotacao FOREIGN KEY (co_unidade_saude) REFERENCES tb_unidade_saude (co_seq_unidade_saude),
+    ADD CONSTRAINT fk_equipe_lotacao FOREIGN KEY (co_equipe) REFERENCES tb_equipe (co_seq_equipe);
+
+ALTER TABLE tb_lote_transp_historico_exprt
+    ADD CONSTRAINT fk_lotetransp_lotetransphistor FOREIGN KEY (co_lote_transp) REFERENCES tb_lote_transp (co_seq_lote_transp);
+
+ALTER TABLE tb_lote_transp_item
+    ADD CONSTRAINT fk_lotetransp_lotetranspitem FOREIGN KEY (co_lote_transp) REFERENCES tb_lote_transp (co_seq_lote_transp),
+    ADD CONSTRAINT fk_dadotransp_lotetranspitem FOREIGN KEY (co_dado_transp) REFERENCES tb_dado_transp (co_seq_dado_transp);
+
+ALTER TABLE tb_lote_transp_item_nodo
+    ADD CONSTRAINT fk_lotetranspitem_lotetranspit FOREIGN KEY (co_lote_transp_item) REFERENCES tb_lote_transp_item (co_seq_lote_transp_item),
+    ADD CONSTRAINT fk_nodo_lotetranspitemnodo FOREIGN KEY (co_nodo) REFERENCES tb_nodo (co_nodo);
+
+ALTER TABLE tb_lote_transp_nodo
+    ADD CONSTRAINT fk_lotetransp_lotetranspnodo FOREIGN KEY (co_lote_transp) REFERENCES tb_lote_transp (co_seq_lote_transp),
+    ADD CONSTRAINT fk_nodo_lotetranspnodo FOREIGN KEY (co_nodo) REFERENCES tb_nodo (co_nodo),
+    ADD CONSTRAINT fk_situacaolotetranspnodo_lote FOREIGN KEY (tp_situacao_lote_transp_nodo) REFERENCES tb_situacao_lote_transp_nodo (co_situacao_lote_transp_nodo);
+
+ALTER TABLE tb_marcador_consumo_alimentar
+    ADD CONSTRAINT fk_prontuario_marcadorconsumoa FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario); -- inf
+
+ALTER TABLE tb_mchat
+    ADD CONSTRAINT fk_prontuario_mchat FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario); -- inf
+
+ALTER TABLE tb_mchat_aplicacao
+    ADD CONSTRAINT fk_mchat_mchataplicacao FOREIGN KEY (co_mchat) REFERENCES tb_mchat (co_seq_mchat), -- inf
+    ADD CONSTRAINT fk_pergunta_mchataplicacao FOREIGN KEY (co_pergunta) REFERENCES tb_pergunta (co_seq_pergunta); -- inf
+
+ALTER TABLE tb_medicamento
+    ADD CONSTRAINT fk_formafarmaceutica_medicamen FOREIGN KEY (co_forma_farmaceutica) REFERENCES tb_forma_farmaceutica (co_forma_farmaceutica);
+
+ALTER TABLE tb_medicamento_catmat
+    ADD CONSTRAINT fk_principioativo_medicamentoc FOREIGN KEY (co_principio_ativo) REFERENCES tb_principio_ativo (co_principio_ativo),
+    ADD CONSTRAINT fk_unidademedida_medicamentoca FOREIGN KEY (co_unidade_fornecimento) REFERENCES tb_unidade_medida (co_unidade_medida),
+    ADD CONSTRAINT fk_medicamento_medicamentocatm FOREIGN KEY (co_medicamento) REFERENCES tb_medicamento (co_seq_medicamento);
+
+ALTER TABLE tb_medicamento_uso_continuo
+    ADD CONSTRAINT fk_medicamento_medicamentousoc FOREIGN KEY (co_medicamento) REFERENCES tb_medicamento (co_seq_medicamento),
+    ADD CONSTRAINT fk_prontuario_medicamentousoco FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_receitamedicamento_medicame FOREIGN KEY (co_ultima_receita_medicamento) REFERENCES tb_receita_medicamento (co_seq_receita_medicamento);
+
+ALTER TABLE tb_medicao
+    ADD CONSTRAINT fk_tipoglicemia_medicao FOREIGN KEY (tp_glicemia) REFERENCES tb_tipo_glicemia (co_tipo_glicemia),
+    ADD CONSTRAINT fk_atendprof_medicao FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_tipogravidez_medicao FOREIGN KEY (tp_gravidez) REFERENCES tb_tipo_gravidez (co_tipo_gravidez),
+    ADD CONSTRAINT fk_tipoparto_medicao FOREIGN KEY (tp_parto) REFERENCES tb_tipo_parto (co_tipo_parto);
+
+ALTER TABLE tb_neuro_alter_fenot
+    ADD CONSTRAINT fk_neuroalterfenotdetalhe_neur FOREIGN KEY (co_alter_fenot_detalhe) REFERENCES tb_neuro_alter_fenot_detalhe (co_neuro_alter_fenot_detalhe),
+    ADD CONSTRAINT fk_prontuario_neuroalterfenot FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_neuroalterfenotevolucao_neu FOREIGN KEY (co_ultimo_alter_fenot_evolucao) REFERENCES tb_neuro_alter_fenot_evolucao (co_seq_neuro_alter_fenot_evol);
+
+ALTER TABLE tb_neuro_alter_fenot_evolucao
+    ADD CONSTRAINT fk_atendprof_neuroalterfenotev FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_neuroalterfenotdetalhe_neur FOREIGN KEY (co_alter_fenot_detalhe) REFERENCES tb_neuro_alter_fenot_detalhe (co_neuro_alter_fenot_detalhe);
+
+ALTER TABLE tb_neuro_fator_risco
+    ADD CONSTRAINT fk_neurofatorriscodetalhe_neur FOREIGN KEY (co_fator_risco_detalhe) REFERENCES tb_neuro_fator_risco_detalhe (co_neuro_fator_risco_detalhe),
+    ADD CONSTRAINT fk_prontuario_neurofatorrisco FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_neurofatorriscoevolucao_neu FOREIGN KEY (co_ultimo_fator_risco_evolucao) REFERENCES tb_neuro_fator_risco_evolucao (co_seq_neuro_fator_risco_evol);
+
+ALTER TABLE tb_neuro_fator_risco_evolucao
+    ADD CONSTRAINT fk_atendprof_neurofatorriscoev FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_neurofatorriscodetalhe_neur FOREIGN KEY (co_fator_risco_detalhe) REFERENCES tb_neuro_fator_risco_detalhe (co_neuro_fator_risco_detalhe);
+
+ALTER TABLE tb_neuro_marco
+    ADD CONSTRAINT fk_neuromarcodetalhe_neuromarc FOREIGN KEY (co_marco_detalhe) REFERENCES tb_neuro_marco_detalhe (co_neuro_marco_detalhe),
+    ADD CONSTRAINT fk_prontuario_neuromarco FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_neuromarcoevolucao_neuromar FOREIGN KEY (co_ultimo_marco_evolucao) REFERENCES tb_neuro_marco_evolucao (co_seq_neuro_marco_evolucao);
+
+ALTER TABLE tb_neuro_marco_detalhe
+    ADD CONSTRAINT fk_neurofaixaetaria_neuromarco FOREIGN KEY (co_faixa_etaria) REFERENCES tb_neuro_faixa_etaria (co_neuro_faixa_etaria);
+
+ALTER TABLE tb_neuro_marco_evolucao
+    ADD CONSTRAINT fk_atendprof_neuromarcoevoluca FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_neuromarcodetalhe_neuromarc FOREIGN KEY (co_marco_detalhe) REFERENCES tb_neuro_marco_detalhe (co_neuro_marco_detalhe);
+
+ALTER TABLE tb_odontograma
+    ADD CONSTRAINT fk_atendprofodonto_odontograma FOREIGN KEY (co_atend_prof_odonto) REFERENCES tb_atend_prof_odonto (co_atend_prof_odonto),
+    ADD CONSTRAINT fk_prontuario_odontograma FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario);
+
+ALTER TABLE tb_orientacao
+    ADD CONSTRAINT fk_atendprof_orientacao FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_prontuario_orientacao FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario);
+
+ALTER TABLE tb_parte_bucal_cid10
+    ADD CONSTRAINT fk_cid10_partebucalcid10 FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10); -- inf
+
+ALTER TABLE tb_parte_bucal_proced
+    ADD CONSTRAINT fk_proced_partebucalproced FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced),
+    ADD CONSTRAINT fk_tipopartebucal_partebucalpr FOREIGN KEY (tp_parte_bucal) REFERENCES tb_tipo_parte_bucal (co_tipo_parte_bucal);
+
+ALTER TABLE tb_perfil
+    ADD CONSTRAINT fk_localidade_perfil FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_perfil_recurso
+    ADD CONSTRAINT fk_perfil_perfilrecurso FOREIGN KEY (co_perfil) REFERENCES tb_perfil (co_seq_perfil);
+
+ALTER TABLE tb_pergunta
+    ADD CONSTRAINT fk_pergunta_pergunta FOREIGN KEY (co_pergunta_pai) REFERENCES tb_pergunta (co_seq_pergunta),
+    ADD CONSTRAINT fk_contextopergunta_pergunta FOREIGN KEY (co_contexto_pergunta) REFERENCES tb_contexto_pergunta (co_contexto_pergunta),
+    ADD CONSTRAINT fk_tipopergunta_pergunta FOREIGN KEY (tp_pergunta) REFERENCES tb_tipo_pergunta (co_tipo_pergunta);
+
+ALTER TABLE tb_pergunta_detalhe
+    ADD CONSTRAINT fk_pergunta_perguntadetalhe FOREIGN KEY (co_pergunta) REFERENCES tb_pergunta (co_seq_pergunta);
+
+ALTER TABLE tb_periograma_completo
+    ADD CONSTRAINT fk_prontuario_periogramacomple FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario); -- inf
+
+ALTER TABLE tb_periograma_simplificado
+    ADD CONSTRAINT fk_prontuario_periogramasimpli FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario); -- inf
+
+ALTER TABLE tb_pessoa_fisica_imagem
+    ADD CONSTRAINT fk_cidadao_pessoafisicaimagem FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao);
+
+ALTER TABLE tb_pre_natal
+    ADD CONSTRAINT fk_problema_prenatal FOREIGN KEY (co_problema) REFERENCES tb_problema (co_seq_problema),
+    ADD CONSTRAINT fk_prontuario_prenatal FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_tipogravidez_prenatal FOREIGN KEY (tp_gravidez) REFERENCES tb_tipo_gravidez (co_tipo_gravidez);
+
+ALTER TABLE tb_principio_ativo
+    ADD CONSTRAINT fk_listamedicamento_principioa FOREIGN KEY (co_lista_medicamento) REFERENCES tb_lista_medicamento (co_lista_medicamento);
+
+ALTER TABLE tb_problema
+    ADD CONSTRAINT fk_ciap_problema FOREIGN KEY (co_ciap) REFERENCES tb_ciap (co_seq_ciap),
+    ADD CONSTRAINT fk_cid10_problema FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10),
+    ADD CONSTRAINT fk_problemaevolucao_problema FOREIGN KEY (co_ultimo_problema_evolucao) REFERENCES tb_problema_evolucao (co_seq_problema_evolucao),
+    ADD CONSTRAINT fk_prontuario_problema FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario);
+
+ALTER TABLE tb_problema_evolucao
+    ADD CONSTRAINT fk_situacaoproblema_problemaev FOREIGN KEY (co_situacao_problema) REFERENCES tb_situacao_problema (co_situacao_problema),
+    ADD CONSTRAINT fk_atendprof_problemaevolucao FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof);
+
+ALTER TABLE tb_proced_automatico
+    ADD CONSTRAINT fk_procedcbo_procedautomatico FOREIGN KEY (co_cbo, co_proced) REFERENCES rl_proced_cbo (co_cbo, co_proced); -- inf
+
+ALTER TABLE tb_proced_filtro
+    ADD CONSTRAINT fk_proced_procedfiltro FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE tb_proced_forma_organizacional
+    ADD CONSTRAINT fk_procedgrupo_procedformaorga FOREIGN KEY (co_proced_grupo) REFERENCES tb_proced_grupo (co_proced_grupo),
+    ADD CONSTRAINT fk_procedsubgrupo_procedformao FOREIGN KEY (co_proced_subgrupo) REFERENCES tb_proced_subgrupo (co_proced_subgrupo);
+
+ALTER TABLE tb_proced_nome_popular
+    ADD CONSTRAINT fk_proced_procednomepopular FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced);
+
+ALTER TABLE tb_proced_solicitado
+    ADD CONSTRAINT fk_prontuario_procedsolicitado FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_proced_procedsolicitado FOREIGN KEY (co_proced) REFERENCES tb_proced (co_seq_proced),
+    ADD CONSTRAINT fk_lotacao_procedsolicitado FOREIGN KEY (co_lotacao_solicitante) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_lotacao_procedsolicitado2 FOREIGN KEY (co_lotacao_executante) REFERENCES tb_lotacao (co_ator_papel);
+
+ALTER TABLE tb_proced_subgrupo
+    ADD CONSTRAINT fk_procedgrupo_procedsubgrupo FOREIGN KEY (co_proced_grupo) REFERENCES tb_proced_grupo (co_proced_grupo);
+
+ALTER TABLE tb_processamento_dom_cid
+    ADD CONSTRAINT fk_dadotransp_processamentodom FOREIGN KEY (co_dado_transp) REFERENCES tb_dado_transp (co_seq_dado_transp);
+
+ALTER TABLE tb_processamento_hist_cds
+    ADD CONSTRAINT fk_dadotransp_processamentohis FOREIGN KEY (co_dado_transp) REFERENCES tb_dado_transp (co_seq_dado_transp);
+
+ALTER TABLE tb_prof
+    ADD CONSTRAINT fk_uf_prof FOREIGN KEY (co_uf_emissora_conselho_classe) REFERENCES tb_uf (co_uf),
+    ADD CONSTRAINT fk_conselhoclasse_prof FOREIGN KEY (co_conselho_classe) REFERENCES tb_conselho_classe (co_conselho_classe),
+    ADD CONSTRAINT fk_uf_prof2 FOREIGN KEY (co_uf) REFERENCES tb_uf (co_uf),
+    ADD CONSTRAINT fk_localidade_prof FOREIGN KEY (co_localidade_endereco) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_tipologradouro_prof FOREIGN KEY (tp_logradouro) REFERENCES tb_tipo_logradouro (co_tipo_logradouro),
+    ADD CONSTRAINT fk_usuario_prof FOREIGN KEY (co_usuario) REFERENCES tb_usuario (co_seq_usuario);
+
+ALTER TABLE tb_prof_historico_cns
+    ADD CONSTRAINT fk_prof_profhistoricocns FOREIGN KEY (co_prof) REFERENCES tb_prof (co_seq_prof); -- inf
+
+ALTER TABLE tb_prontuario
+    ADD CONSTRAINT fk_cidadao_prontuario FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao);
+
+ALTER TABLE tb_prontuario_grupo_historico
+    ADD CONSTRAINT fk_prontuario_prontuariogrupoh FOREIGN KEY (co_prontuario_grupo) REFERENCES tb_prontuario (co_seq_prontuario),
+    ADD CONSTRAINT fk_prontuario_prontuariogrup2 FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario);
+
+ALTER TABLE tb_prontuario_unidade_saude
+    ADD CONSTRAINT fk_unidadesaude_prontuariounid FOREIGN KEY (co_unidade_saude) REFERENCES tb_unidade_saude (co_seq_unidade_saude);
+
+ALTER TABLE tb_qst_associacao_pergunta
+    ADD CONSTRAINT fk_qstquestionariopergunta_qst FOREIGN KEY (co_qst_questionario_pergunta) REFERENCES tb_qst_questionario_pergunta (co_qst_questionario_pergunta),
+    ADD CONSTRAINT fk_qstquestionariopergunta_q2 FOREIGN KEY (co_qst_qst_pergunta_associacao) REFERENCES tb_qst_questionario_pergunta (co_qst_questionario_pergunta),
+    ADD CONSTRAINT fk_qstopcaopergunta_qstassocia FOREIGN KEY (co_opcao_pergunta) REFERENCES tb_qst_opcao_pergunta (co_qst_opcao_pergunta);
+
+ALTER TABLE tb_qst_opcao_pergunta
+    ADD CONSTRAINT fk_qstpergunta_qstopcaopergunt FOREIGN KEY (co_qst_pergunta) REFERENCES tb_qst_pergunta (co_qst_pergunta),
+    ADD CONSTRAINT fk_qstopcaotipopergunta_qstopc FOREIGN KEY (co_qst_opcao_tipo_pergunta) REFERENCES tb_qst_opcao_tipo_pergunta (co_qst_opcao_tipo_pergunta),
+    ADD CONSTRAINT fk_qstorientacaoprof_qstopcaop FOREIGN KEY (co_qst_orientacao_prof) REFERENCES tb_qst_orientacao_prof (co_qst_orientacao_prof);
+
+ALTER TABLE tb_qst_pergunta
+    ADD CONSTRAINT fk_tipoopcao_qstpergunta FOREIGN KEY (tp_opcao_pergunta) REFERENCES tb_tipo_opcao (co_tipo_opcao);
+
+ALTER TABLE tb_qst_questionario
+    ADD CONSTRAINT fk_qsttipoquestionario_qstques FOREIGN KEY (tp_qst_questionario) REFERENCES tb_qst_tipo_questionario (co_qst_tipo_questionario);
+
+ALTER TABLE tb_qst_questionario_pergunta
+    ADD CONSTRAINT fk_qstquestionario_qstquestion FOREIGN KEY (co_qst_questionario) REFERENCES tb_qst_questionario (co_qst_questionario),
+    ADD CONSTRAINT fk_qstpergunta_qstquestionario FOREIGN KEY (co_qst_pergunta) REFERENCES tb_qst_pergunta (co_qst_pergunta);
+
+ALTER TABLE tb_qst_questionario_respondido
+    ADD CONSTRAINT fk_qstquestionario_qstquestion FOREIGN KEY (co_qst_questionario) REFERENCES tb_qst_questionario (co_qst_questionario),
+    ADD CONSTRAINT fk_atendprof_qstquestionariore FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof);
+
+ALTER TABLE tb_qst_resposta
+    ADD CONSTRAINT fk_qstquestionariorespondido_q FOREIGN KEY (co_qst_questionario_respondido) REFERENCES tb_qst_questionario_respondido (co_seq_qst_qst_respondido),
+    ADD CONSTRAINT fk_qstquestionariopergunta_qst FOREIGN KEY (co_qst_questionario_pergunta) REFERENCES tb_qst_questionario_pergunta (co_qst_questionario_pergunta),
+    ADD CONSTRAINT fk_qsttiporesposta_qstresposta FOREIGN KEY (tp_qst_resposta) REFERENCES tb_qst_tipo_resposta (co_qst_tipo_resposta),
+    ADD CONSTRAINT fk_qstopcaopergunta_qstrespost FOREIGN KEY (co_qst_opcao_pergunta) REFERENCES tb_qst_opcao_pergunta (co_qst_opcao_pergunta);
+
+ALTER TABLE tb_recebimento_item
+    ADD CONSTRAINT fk_recebimentolote_recebimento FOREIGN KEY (co_receb_lote) REFERENCES tb_recebimento_lote (co_seq_receb_lote);
+
+ALTER TABLE tb_receita_medicamento
+    ADD CONSTRAINT fk_aplicacaomedicamento_receit FOREIGN KEY (co_aplicacao_medicamento) REFERENCES tb_aplicacao_medicamento (co_aplicacao_medicamento),
+    ADD CONSTRAINT fk_medicamento_receitamedicame FOREIGN KEY (co_medicamento) REFERENCES tb_medicamento (co_seq_medicamento),
+    ADD CONSTRAINT fk_receitatipofrequencia_recei FOREIGN KEY (tp_frequencia_dose) REFERENCES tb_receita_tipo_frequencia (co_receita_tipo_frequencia),
+    ADD CONSTRAINT fk_unidademedidatempo_receitam FOREIGN KEY (tp_un_medida_tempo_tratamento) REFERENCES tb_unidade_medida_tempo (co_unidade_medida_tempo),
+    ADD CONSTRAINT fk_atendprof_receitamedicament FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_tiporeceita_receitamedicame FOREIGN KEY (tp_receita) REFERENCES tb_tipo_receita (co_tipo_receita);
+
+ALTER TABLE tb_registro_vacinacao
+    ADD CONSTRAINT fk_estrategiavacinacao_registr FOREIGN KEY (co_estrategia_vacinacao) REFERENCES tb_estrategia_vacinacao (co_estrategia_vacinacao),
+    ADD CONSTRAINT fk_imunobiologico_registrovaci FOREIGN KEY (co_imunobiologico) REFERENCES tb_imunobiologico (co_imunobiologico),
+    ADD CONSTRAINT fk_doseimunobiologico_registro FOREIGN KEY (co_dose_imunobiologico) REFERENCES tb_dose_imunobiologico (co_dose_imunobiologico),
+    ADD CONSTRAINT fk_viaadmvacina_registrovacina FOREIGN KEY (co_via_adm_vacina) REFERENCES tb_via_adm_vacina (co_via_adm_vacina),
+    ADD CONSTRAINT fk_localaplvacina_registrovaci FOREIGN KEY (co_local_apl_vacina) REFERENCES tb_local_apl_vacina (co_local_apl_vacina),
+    ADD CONSTRAINT fk_vacinacao_registrovacinacao FOREIGN KEY (co_vacinacao) REFERENCES tb_vacinacao (co_seq_vacinacao),
+    ADD CONSTRAINT fk_tiporegistrovacinacao_regis FOREIGN KEY (co_tipo_registro_vacinacao) REFERENCES tb_tipo_registro_vacinacao (co_tipo_registro_vacinacao),
+    ADD CONSTRAINT fk_imunobiologicolote_registro FOREIGN KEY (co_imunobiologico_lote) REFERENCES tb_imunobiologico_lote (co_seq_imunobiologico_lote),
+    ADD CONSTRAINT fk_cid10_registrovacinacao FOREIGN KEY (co_cid10_motivo_indicacao) REFERENCES tb_cid10 (co_cid10); -- inf
+
+ALTER TABLE tb_regra_vacinal_dose
+    ADD CONSTRAINT fk_imunobiologico_regravacinal FOREIGN KEY (co_imunobiologico) REFERENCES tb_imunobiologico (co_imunobiologico),
+    ADD CONSTRAINT fk_doseimunobiologico_regravac FOREIGN KEY (co_dose_imunobiologico) REFERENCES tb_dose_imunobiologico (co_dose_imunobiologico),
+    ADD CONSTRAINT fk_sexo_regravacinaldose FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo);
+
+ALTER TABLE tb_regra_vacinal_estrategia
+    ADD CONSTRAINT fk_imunobiologico_regravacinal FOREIGN KEY (co_imunobiologico) REFERENCES tb_imunobiologico (co_imunobiologico),
+    ADD CONSTRAINT fk_doseimunobiologico_regravac FOREIGN KEY (co_dose_imunobiologico) REFERENCES tb_dose_imunobiologico (co_dose_imunobiologico),
+    ADD CONSTRAINT fk_faixaetariavacinacao_regrav FOREIGN KEY (co_faixa_etaria_vacinacao) REFERENCES tb_faixa_etaria_vacinacao (co_faixa_etaria_vacinacao),
+    ADD CONSTRAINT fk_estrategiavacinacao_regrava FOREIGN KEY (co_estrategia_vacinacao) REFERENCES tb_estrategia_vacinacao (co_estrategia_vacinacao),
+    ADD CONSTRAINT fk_regravacinalestrategia_regr FOREIGN KEY (co_proxima_regra_vacinal) REFERENCES tb_regra_vacinal_estrategia (co_regra_vacinal_estrategia);
+
+ALTER TABLE tb_regulacao
+    ADD CONSTRAINT fk_prontuario_regulacao FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario); -- inf
+
+ALTER TABLE tb_relatorio_processamento
+    ADD CONSTRAINT fk_dadotransp_relatorioprocess FOREIGN KEY (co_dado_transp) REFERENCES tb_dado_transp (co_seq_dado_transp);
+
+ALTER TABLE tb_requisicao_exame
+    ADD CONSTRAINT fk_atendprof_requisicaoexame FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_cid10_requisicaoexame FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10);
+
+ALTER TABLE tb_resposta_mca
+    ADD CONSTRAINT fk_marcadorconsumoalimentar_re FOREIGN KEY (co_marcador_consumo_alimentar) REFERENCES tb_marcador_consumo_alimentar (co_seq_marcador_consumo_alim); -- inf
+
+ALTER TABLE tb_retificacao_atend
+    ADD CONSTRAINT fk_lotacao_retificacaoatend FOREIGN KEY (co_lotacao) REFERENCES tb_lotacao (co_ator_papel),
+    ADD CONSTRAINT fk_prontuario_retificacaoatend FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario);
+
+ALTER TABLE tb_risco
+    ADD CONSTRAINT fk_prontuario_risco FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario); -- inf
+
+ALTER TABLE tb_sessao_sincronizacao
+    ADD CONSTRAINT fk_usuario_sessaosincronizacao FOREIGN KEY (co_usuario) REFERENCES tb_usuario (co_seq_usuario),
+    ADD CONSTRAINT fk_cdstipoorigem_sessaosincron FOREIGN KEY (co_origem) REFERENCES tb_cds_tipo_origem (co_cds_tipo_origem);
+
+ALTER TABLE tb_sextante
+    ADD CONSTRAINT fk_partebucal_sextante FOREIGN KEY (co_parte_bucal) REFERENCES tb_parte_bucal (co_parte_bucal),
+    ADD CONSTRAINT fk_arcada_sextante FOREIGN KEY (co_arcada) REFERENCES tb_arcada (co_parte_bucal);
+
+ALTER TABLE tb_sinan_notificacao
+    ADD CONSTRAINT fk_cid10_sinannotificacao FOREIGN KEY (co_cid10_principal) REFERENCES tb_cid10 (co_cid10);
+
+ALTER TABLE tb_sinan_notificacao_evolucao
+    ADD CONSTRAINT fk_sinannotificacao_sinannotif FOREIGN KEY (co_sinan_notificacao) REFERENCES tb_sinan_notificacao (co_sinan_notificacao),
+    ADD CONSTRAINT fk_atendprof_sinannotificacaoe FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_prontuario_sinannotificacao FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario);
+
+ALTER TABLE tb_substancia_cbara
+    ADD CONSTRAINT fk_categsubstanciaalergia_subs FOREIGN KEY (co_cat_substancia_alergia) REFERENCES tb_categ_substancia_alergia (co_seq_cat_substancia_alergia); -- inf
+
+ALTER TABLE tb_substancia_espec_alergia
+    ADD CONSTRAINT fk_medicamentocatmat_substanci FOREIGN KEY (co_medicamento_catmat) REFERENCES tb_medicamento_catmat (co_medicamento_catmat); -- inf
+
+ALTER TABLE tb_subtipo_unidade_saude
+    ADD CONSTRAINT fk_tipounidadesaude_subtipouni FOREIGN KEY (co_tp_unidade_saude) REFERENCES tb_tipo_unidade_saude (co_seq_tipo_unidade_saude);
+
+ALTER TABLE tb_tecido_mole
+    ADD CONSTRAINT fk_prontuario_tecidomole FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario), -- inf
+    ADD CONSTRAINT fk_cid10_tecidomole FOREIGN KEY (co_cid10) REFERENCES tb_cid10 (co_cid10); -- inf
+
+ALTER TABLE tb_territorio_cidadao_erro
+    ADD CONSTRAINT fk_cidadao_territoriocidadaoer FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao); -- inf
+
+ALTER TABLE tb_tipo_exame
+    ADD CONSTRAINT fk_sexo_tipoexame FOREIGN KEY (co_sexo) REFERENCES tb_sexo (co_sexo);
+
+ALTER TABLE tb_tipo_servico
+    ADD CONSTRAINT fk_localidade_tiposervico FOREIGN KEY (co_localidade) REFERENCES tb_localidade (co_localidade);
+
+ALTER TABLE tb_token_redefinicao_senha
+    ADD CONSTRAINT fk_usuario_tokenredefinicaosen FOREIGN KEY (co_usuario) REFERENCES tb_usuario (co_seq_usuario);
+
+ALTER TABLE tb_uf
+    ADD CONSTRAINT fk_pais_uf FOREIGN KEY (co_pais) REFERENCES tb_pais (co_pais);
+
+ALTER TABLE tb_unidade_saude
+    ADD CONSTRAINT fk_tipounidadesaude_unidadesau FOREIGN KEY (tp_unidade_saude) REFERENCES tb_tipo_unidade_saude (co_seq_tipo_unidade_saude),
+    ADD CONSTRAINT fk_uf_unidadesaude FOREIGN KEY (co_uf) REFERENCES tb_uf (co_uf),
+    ADD CONSTRAINT fk_localidade_unidadesaude FOREIGN KEY (co_localidade_endereco) REFERENCES tb_localidade (co_localidade),
+    ADD CONSTRAINT fk_tipologradouro_unidadesaude FOREIGN KEY (tp_logradouro) REFERENCES tb_tipo_logradouro (co_tipo_logradouro),
+    ADD CONSTRAINT fk_subtipounidadesaude_unidade FOREIGN KEY (co_subtp_unidade_saude) REFERENCES tb_subtipo_unidade_saude (co_seq_subtp_unidade_saude);
+
+ALTER TABLE tb_usuario
+    ADD CONSTRAINT fk_ator_usuario FOREIGN KEY (co_ator) REFERENCES tb_ator (co_seq_ator);
+
+ALTER TABLE tb_vacinacao
+    ADD CONSTRAINT fk_atendprof_vacinacao FOREIGN KEY (co_atend_prof) REFERENCES tb_atend_prof (co_seq_atend_prof),
+    ADD CONSTRAINT fk_prontuario_vacinacao FOREIGN KEY (co_prontuario) REFERENCES tb_prontuario (co_seq_prontuario);
+
+ALTER TABLE tb_vinculacao_equipes
+    ADD CONSTRAINT fk_equipe_vinculacaoequipes FOREIGN KEY (co_equipe_principal) REFERENCES tb_equipe (co_seq_equipe); -- inf
+
+ALTER TABLE tb_visita_domiciliar_acs
+    ADD CONSTRAINT fk_cidadao_visitadomiciliaracs FOREIGN KEY (co_cidadao) REFERENCES tb_cidadao (co_seq_cidadao); -- inf
+
+-- Indexes (inf)
+
+CREATE INDEX ix_atendproced_coatendprof ON rl_atend_proced (co_atend_prof);
+CREATE INDEX ix_cdsfichaativcolprof_cocdspr ON rl_cds_ficha_ativ_col_prof (co_cds_prof);
+CREATE INDEX ix_cdsfichaativcolpubalvo_cocd ON rl_cds_ficha_ativ_col_pub_alvo (co_cds_ficha_ativ_col);
+CREATE INDEX ix_evolucaoavaliacaociapcid_co ON rl_evolucao_avaliacao_ciap_cid (co_atend_prof);
+CREATE INDEX ix_evolucaoavaliacaociapcid__2 ON rl_evolucao_avaliacao_ciap_cid (co_unico_problema);
+CREATE INDEX ix_evolucaoplanociap_coatendpr ON rl_evolucao_plano_ciap (co_atend_prof);
+CREATE INDEX ix_evolucaosubjetivociap_coate ON rl_evolucao_subjetivo_ciap (co_atend_prof);
+CREATE INDEX ix_respostamcaopcaomca_corespo ON rl_respostamca_opcaomca (co_resposta_mca);
+CREATE INDEX ix_situacaofaceevolucaodente_c ON rl_situacaoface_evolucaodente (co_evolucao_dente);
+CREATE INDEX ix_situacaoraizevolucaodente_c ON rl_situacaoraiz_evolucaodente (co_evolucao_dente);
+CREATE INDEX ix_taagendado_coseqagendado ON ta_agendado (co_seq_agendado);
+CREATE INDEX ix_taantecedente_coprontuario ON ta_antecedente (co_prontuario);
+CREATE INDEX ix_taantecedentehistorico_cose ON ta_antecedente_historico (co_seq_antecedente_historico);
+CREATE INDEX ix_taantecedenteitem_coseqante ON ta_antecedente_item (co_seq_antecedente_item);
+CREATE INDEX ix_taatend_coseqatend ON ta_atend (co_seq_atend);
+CREATE INDEX ix_taatendobsplanocuidado_cose ON ta_atend_obs_plano_cuidado (co_seq_atend_obs_plano_cuidado);
+CREATE INDEX ix_taatendproced_coseqatendpro ON ta_atend_proced (co_seq_atend_proced);
+CREATE INDEX ix_taatendprof_coseqatendprof ON ta_atend_prof (co_seq_atend_prof);
+CREATE INDEX ix_taatendprofconduta_coatendp ON ta_atend_prof_conduta (co_atend_prof);
+CREATE INDEX ix_taatendprofodonto_coatendpr ON ta_atend_prof_odonto (co_atend_prof_odonto);
+CREATE INDEX ix_taatendprofodontotipoencm_c ON ta_atend_prof_odonto_tipo_encm (co_atend_prof_odonto);
+CREATE INDEX ix_taatendprofprenatal_coatend ON ta_atend_prof_pre_natal (co_atend_prof_pre_natal);
+CREATE INDEX ix_taatendtiposervico_coatend ON ta_atend_tipo_servico (co_atend);
+CREATE INDEX ix_taatorpapel_coseqatorpapel ON ta_ator_papel (co_seq_ator_papel);
+CREATE INDEX ix_tacdsdomicilio_coseqcdsdomi ON ta_cds_domicilio (co_seq_cds_domicilio);
+CREATE INDEX ix_tacidadao_coseqcidadao ON ta_cidadao (co_seq_cidadao);
+CREATE INDEX ix_tacidadaogrupo_coseqcidadao ON ta_cidadao_grupo (co_seq_cidadao_grupo);
+CREATE INDEX ix_tacidadaovinculacaoequipe_c ON ta_cidadao_vinculacao_equipe (co_seq_cidadao_vinculacao_eqp);
+CREATE INDEX ix_taencaminhamento_coseqencam ON ta_encaminhamento (co_seq_encaminhamento);
+CREATE INDEX ix_taevolavaltpvigsaudebucl_co ON ta_evol_aval_tp_vig_saude_bucl (co_evolucao_avaliacao);
+CREATE INDEX ix_taevolucaoavaliacao_coatend ON ta_evolucao_avaliacao (co_atend_prof);
+CREATE INDEX ix_taevolucaoavaliacaociapcid_ ON ta_evolucao_avaliacao_ciap_cid (co_seq_evolucao_aval_ciap_cid);
+CREATE INDEX ix_taevolucaodente_coseqevoluc ON ta_evolucao_dente (co_seq_evolucao_dente);
+CREATE INDEX ix_taevolucaoobjetivo_coatendp ON ta_evolucao_objetivo (co_atend_prof);
+CREATE INDEX ix_taevolucaoodonto_coseqevolu ON ta_evolucao_odonto (co_seq_evolucao_odonto);
+CREATE INDEX ix_taevolucaoodontopartebucal_ ON ta_evolucao_odonto_parte_bucal (co_evolucao_odonto);
+CREATE INDEX ix_taevolucaoodontoproced_coev ON ta_evolucao_odonto_proced (co_evolucao_odonto);
+CREATE INDEX ix_taevolucaoplano_coatendprof ON ta_evolucao_plano (co_atend_prof);
+CREATE INDEX ix_taevolucaoplanociap_coseqev ON ta_evolucao_plano_ciap (co_seq_evolucao_plano_ciap);
+CREATE INDEX ix_taevolucaosubjetivo_coatend ON ta_evolucao_subjetivo (co_atend_prof);
+CREATE INDEX ix_taevolucaosubjetivociap_cos ON ta_evolucao_subjetivo_ciap (co_seq_evolucao_subjetivo_ciap);
+CREATE INDEX ix_taexamerequisitado_coseqexa ON ta_exame_requisitado (co_seq_exame_requisitado);
+CREATE INDEX ix_talotacao_coatorpapel ON ta_lotacao (co_ator_papel);
+CREATE INDEX ix_tamedicamento_coseqmedicame ON ta_medicamento (co_seq_medicamento);
+CREATE INDEX ix_tamedicamentocatmat_comedic ON ta_medicamento_catmat (co_medicamento_catmat);
+CREATE INDEX ix_tamedicamentousocontinuo_co ON ta_medicamento_uso_continuo (co_seq_medicament_uso_continuo);
+CREATE INDEX ix_tamedicao_coseqmedicao ON ta_medicao (co_seq_medicao);
+CREATE INDEX ix_taneuromarco_coseqneuromarc ON ta_neuro_marco (co_seq_neuro_marco);
+CREATE INDEX ix_taneuromarcoevolucao_coseqn ON ta_neuro_marco_evolucao (co_seq_neuro_marco_evolucao);
+CREATE INDEX ix_taodontograma_coseqodontogr ON ta_odontograma (co_seq_odontograma);
+
+CREATE INDEX ix_taproblema_coseqproblema ON ta_problema (co_seq_problema);
+CREATE INDEX ix_taproblemaevolucao_coseqpro ON ta_problema_evolucao (co_seq_problema_evolucao);
+CREATE INDEX ix_taprof_coseqprof ON ta_prof (co_seq_prof);
+CREATE INDEX ix_taprontuario_coseqprontuari ON ta_prontuario (co_seq_prontuario);
+CREATE INDEX ix_taprontuariogrupohistorico_ ON ta_prontuario_grupo_historico (co_seq_prontuario_grpo_hstrco);
+CREATE INDEX ix_tareceitamedicamento_coseqr ON ta_receita_medicamento (co_seq_receita_medicamento);
+CREATE INDEX ix_taregistrovacinacao_coseqre ON ta_registro_vacinacao (co_seq_registro_vacinacao);
+CREATE INDEX ix_tarequisicaoexame_coseqrequ ON ta_requisicao_exame (co_seq_requisicao_exame);
+CREATE INDEX ix_tarespostamca_coseqresposta ON ta_resposta_mca (co_seq_resposta_mca);
+CREATE INDEX ix_tarespostamcaopcaomca_coseq ON ta_respostamca_opcaomca (co_seq_respostamca_opcaomca);
+CREATE INDEX ix_tasituacaofaceevolucaodente ON ta_situacaoface_evolucaodente (co_seq_stface_evodente);
+CREATE INDEX ix_tausuario_cosequsuario ON ta_usuario (co_seq_usuario);
+CREATE INDEX ix_tavacinacao_coseqvacinacao ON ta_vacinacao (co_seq_vacinacao);
+CREATE INDEX ix_agendado_colotacaoagendada ON tb_agendado (co_lotacao_agendada);
+CREATE INDEX ix_agendado_coprontuario ON tb_agendado (co_prontuario);
+CREATE INDEX ix_agendado_colotacaocriadora ON tb_agendado (co_lotacao_criadora);
+CREATE INDEX ix_animaisdomicilio_cocdsdomic ON tb_animais_domicilio (co_cds_domicilio);
+CREATE INDEX ix_antecedentehistorico_coaten ON tb_antecedente_historico (co_atend_prof);
+CREATE INDEX ix_antecedenteitem_coanteceden ON tb_antecedente_item (co_antecedente_historico);
+CREATE INDEX ix_atend_coprontuario ON tb_atend (co_prontuario);
+CREATE INDEX ix_atend_counidadesaude ON tb_atend (co_unidade_saude);
+CREATE INDEX ix_atend_coatendprof ON tb_atend (co_atend_prof);
+CREATE INDEX ix_atend_counicoatend ON tb_atend (co_unico_atend);
+CREATE INDEX ix_atend_coequipe ON tb_atend (co_equipe);
+CREATE INDEX ix_atendobsplanocuidado_coaten ON tb_atend_obs_plano_cuidado (co_atend_prof_obs);
+CREATE INDEX ix_atendprof_coatend ON tb_atend_prof (co_atend);
+CREATE INDEX ix_atendprof_coatendproftipoen ON tb_atend_prof (co_atend_prof_tipo_encam_intrn);
+CREATE INDEX ix_atendprof_colotacao ON tb_atend_prof (co_lotacao);
+CREATE INDEX ix_atendprof_counicoatendprof ON tb_atend_prof (co_unico_atend_prof);
+CREATE INDEX ix_atendprof_colotacaoatendcom ON tb_atend_prof (co_lotacao_atend_compartilhado);
+CREATE INDEX ix_atendprof_comarcadorconsumo ON tb_atend_prof (co_marcador_consumo_alim);
+CREATE INDEX ix_atendprofobs_coatendobs ON tb_atend_prof_obs (co_atend_obs);
+CREATE INDEX ix_atendproftipoencamintrn_coa ON tb_atend_prof_tipo_encam_intrn (co_agendado);
+CREATE INDEX ix_atendproftipoencamintrn_c_2 ON tb_atend_prof_tipo_encam_intrn (co_atend);
+CREATE INDEX ix_atendproftipoencamintrn_col ON tb_atend_prof_tipo_encam_intrn (co_lotacao);
+CREATE INDEX ix_atestado_coatendprof ON tb_atestado (co_atend_prof);
+CREATE INDEX ix_atestado_coprontuario ON tb_atestado (co_prontuario);
+CREATE INDEX ix_ativcolgrupo_counicoficha ON tb_ativ_col_grupo (co_unico_ficha);
+CREATE INDEX ix_ativcolgrupo_cogrupo ON tb_ativ_col_grupo (co_grupo);
+CREATE INDEX ix_atorpapel_coprof ON tb_ator_papel (co_prof);
+CREATE INDEX ix_auditoriaevento_coregistroa ON tb_auditoria_evento (co_registro_afetado);
+CREATE INDEX ix_cdsatenddomiciliar_cocdsfic ON tb_cds_atend_domiciliar (co_cds_ficha_atend_domiciliar);
+CREATE INDEX ix_cdsatenddomiciliar_nucartao ON tb_cds_atend_domiciliar (nu_cartao_sus);
+CREATE INDEX ix_cdsatenddomiciliar_dtnascim ON tb_cds_atend_domiciliar (dt_nascimento);
+CREATE INDEX ix_cdsatenddomiciliar_nucpfcid ON tb_cds_atend_domiciliar (nu_cpf_cidadao);
+CREATE INDEX ix_cdsatendindividual_cocdsfic ON tb_cds_atend_individual (co_cds_ficha_atend_individual);
+CREATE INDEX ix_cdsatendindividual_coprontu ON tb_cds_atend_individual (co_prontuario);
+CREATE INDEX ix_cdsatendindividual_nucartao ON tb_cds_atend_individual (nu_cartao_sus);
+CREATE INDEX ix_cdsatendindividual_dtnascim ON tb_cds_atend_individual (dt_nascimento);
+CREATE INDEX ix_cdsatendindividual_nucpfcid ON tb_cds_atend_individual (nu_cpf_cidadao);
+
+CREATE INDEX ix_cdsatendodonto_cocdsfichaat ON tb_cds_atend_odonto (co_cds_ficha_atend_odonto);
+CREATE INDEX ix_cdsatendodonto_nucartaosus ON tb_cds_atend_odonto (nu_cartao_sus);
+CREATE INDEX ix_cdsatendodonto_dtnascimento ON tb_cds_atend_odonto (dt_nascimento);
+CREATE INDEX ix_cdsatendodonto_nucpfcidadao ON tb_cds_atend_odonto (nu_cpf_cidadao);
+CREATE INDEX ix_cdsativcolparticipante_cocd ON tb_cds_ativ_col_participante (co_cds_ficha_ativ_col);
+CREATE INDEX ix_cdsativcolparticipante_nuca ON tb_cds_ativ_col_participante (nu_cartao_sus);
+CREATE INDEX ix_cdsativcolparticipante_dtna ON tb_cds_ativ_col_participante (dt_nascimento);
+CREATE INDEX ix_cdsativcolparticipante_nucp ON tb_cds_ativ_col_participante (nu_cpf_cidadao);
+CREATE INDEX ix_cdscaddomiciliar_counicofic ON tb_cds_cad_domiciliar (co_unico_ficha);
+CREATE INDEX ix_cdscaddomiciliar_cocdsprofc ON tb_cds_cad_domiciliar (co_cds_prof_cadastrante);
+CREATE INDEX ix_cdscaddomiciliar_counicodom ON tb_cds_cad_domiciliar (co_unico_domicilio);
+CREATE INDEX ix_cdscadindividual_counidades ON tb_cds_cad_individual (co_unidade_saude);
+CREATE INDEX ix_cdscadindividual_counicofic ON tb_cds_cad_individual (co_unico_ficha);
+CREATE INDEX ix_cdscadindividual_dtnascimen ON tb_cds_cad_individual (dt_nascimento);
+CREATE INDEX ix_cdscadindividual_cocdsprofc ON tb_cds_cad_individual (co_cds_prof_cadastrante);
+CREATE INDEX ix_cdscadindividual_nocidadaof ON tb_cds_cad_individual (no_cidadao_filtro);
+CREATE INDEX ix_cdscadindividual_nucpfcidad ON tb_cds_cad_individual (nu_cpf_cidadao);
+CREATE INDEX ix_cdscidadaoresposta_cocdscad ON tb_cds_cidadao_resposta (co_cds_cad_individual);
+CREATE INDEX ix_cdsdomicilio_counicodomicil ON tb_cds_domicilio (co_unico_domicilio);
+CREATE INDEX ix_cdsdomicilio_nuine ON tb_cds_domicilio (nu_ine);
+CREATE INDEX ix_cdsdomicilio_nucnes ON tb_cds_domicilio (nu_cnes);
+CREATE INDEX ix_cdsdomicilio_counicoultimaf ON tb_cds_domicilio (co_unico_ultima_ficha);
+CREATE INDEX ix_cdsdomicilio_nucns ON tb_cds_domicilio (nu_cns);
+CREATE INDEX ix_cdsdomiciliofamilia_cocdsca ON tb_cds_domicilio_familia (co_cds_cad_domiciliar);
+CREATE INDEX ix_cdsdomiciliofamilia_nucarta ON tb_cds_domicilio_familia (nu_cartao_sus);
+CREATE INDEX ix_cdsdomiciliofamilia_dtnasci ON tb_cds_domicilio_familia (dt_nascimento);
+CREATE INDEX ix_cdsdomiciliofamilia_nucpfci ON tb_cds_domicilio_familia (nu_cpf_cidadao);
+CREATE INDEX ix_cdsdomicilioresposta_cocdsc ON tb_cds_domicilio_resposta (co_cds_cad_domiciliar);
+CREATE INDEX ix_cdsfichaatenddomiciliar_cou ON tb_cds_ficha_atend_domiciliar (co_unico_ficha);
+CREATE INDEX ix_cdsfichaatenddomiciliar_coc ON tb_cds_ficha_atend_domiciliar (co_cds_prof_principal);
+CREATE INDEX ix_cdsfichaatenddomiciliar_c_2 ON tb_cds_ficha_atend_domiciliar (co_cds_prof_atend_comp);
+CREATE INDEX ix_cdsfichaatendindividual_cou ON tb_cds_ficha_atend_individual (co_unico_ficha);
+CREATE INDEX ix_cdsfichaatendindividual_coc ON tb_cds_ficha_atend_individual (co_cds_prof);
+CREATE INDEX ix_cdsfichaativcol_counicofich ON tb_cds_ficha_ativ_col (co_unico_ficha);
+CREATE INDEX ix_cdsfichaativcol_cocdsprofre ON tb_cds_ficha_ativ_col (co_cds_prof_responsavel);
+CREATE INDEX ix_cdsfichaativcol_nucnes ON tb_cds_ficha_ativ_col (nu_cnes);
+CREATE INDEX ix_cdsfichaproced_counicoficha ON tb_cds_ficha_proced (co_unico_ficha);
+CREATE INDEX ix_cdsfichaproced_cocdsprof ON tb_cds_ficha_proced (co_cds_prof);
+CREATE INDEX ix_cdsfichavisitadomiciliar_co ON tb_cds_ficha_visita_domiciliar (co_unico_ficha);
+CREATE INDEX ix_cdsfichavisitadomiciliar__2 ON tb_cds_ficha_visita_domiciliar (co_cds_prof);
+CREATE INDEX ix_cdsproced_cocdsfichaproced ON tb_cds_proced (co_cds_ficha_proced);
+CREATE INDEX ix_cdsproced_nucartaosus ON tb_cds_proced (nu_cartao_sus);
+CREATE INDEX ix_cdsproced_dtnascimento ON tb_cds_proced (dt_nascimento);
+CREATE INDEX ix_cdsproced_nucpfcidadao ON tb_cds_proced (nu_cpf_cidadao);
+CREATE INDEX ix_cdsprof_nucns ON tb_cds_prof (nu_cns);
+CREATE INDEX ix_cdsprof_nuine ON tb_cds_prof (nu_ine);
+CREATE INDEX ix_cdsprof_nucnes ON tb_cds_prof (nu_cnes);
+CREATE INDEX ix_cdsvisitadomiciliar_cocdsfi ON tb_cds_visita_domiciliar (co_cds_ficha_visita_domiciliar);
+CREATE INDEX ix_cdsvisitadomiciliar_nucarta ON tb_cds_visita_domiciliar (nu_cartao_sus);
+CREATE INDEX ix_cdsvisitadomiciliar_dtnasci ON tb_cds_visita_domiciliar (dt_nascimento);
+
+CREATE INDEX ix_cdsvisitadomiciliar_nucpfci ON tb_cds_visita_domiciliar (nu_cpf_cidadao);
+CREATE INDEX ix_cidadao_counicocidadao ON tb_cidadao (co_unico_cidadao);
+CREATE INDEX ix_cidadao_counicoultimaficha ON tb_cidadao (co_unico_ultima_ficha);
+CREATE INDEX ix_cidadao_nucpf ON tb_cidadao (nu_cpf);
+CREATE INDEX ix_cidadao_nucns ON tb_cidadao (nu_cns);
+CREATE INDEX ix_cidadao_nocidadaofiltro ON tb_cidadao (no_cidadao_filtro);
+CREATE INDEX ix_cidadao_dtnascimento ON tb_cidadao (dt_nascimento);
+CREATE INDEX ix_cidadao_nomaefiltro ON tb_cidadao (no_mae_filtro);
+CREATE INDEX ix_cidadaogrupo_nucns ON tb_cidadao_grupo (nu_cns);
+CREATE INDEX ix_cidadaogrupo_cocidadao ON tb_cidadao_grupo (co_cidadao);
+CREATE INDEX ix_cidadaogrupo_cocidadaomaste ON tb_cidadao_grupo (co_cidadao_master);
+CREATE INDEX ix_cidadaogrupo_cocidadaounifi ON tb_cidadao_grupo (co_cidadao_unificado);
+CREATE INDEX ix_cidadaogrupo_nucpf ON tb_cidadao_grupo (nu_cpf);
+CREATE INDEX ix_cidadaogrupoativcol_nucns ON tb_cidadao_grupo_ativ_col (nu_cns);
+CREATE INDEX ix_cidadaogrupoativcol_dtnasci ON tb_cidadao_grupo_ativ_col (dt_nascimento);
+CREATE INDEX ix_cidadaogrupoativcol_nucpf ON tb_cidadao_grupo_ativ_col (nu_cpf);
+CREATE INDEX ix_cidadaonucleofamiliar_nuine ON tb_cidadao_nucleo_familiar (nu_ine);
+CREATE INDEX ix_cidadaonucleofamiliar_nucne ON tb_cidadao_nucleo_familiar (nu_cnes);
+CREATE INDEX ix_cidadaonucleofamiliar_cocid ON tb_cidadao_nucleo_familiar (co_cidadao);
+CREATE INDEX ix_cidadaovinculacaoequipe_cop ON tb_cidadao_vinculacao_equipe (co_prof_cadastrante_cds);
+CREATE INDEX ix_cidadaovinculacaoequipe_col ON tb_cidadao_vinculacao_equipe (co_lotacao_cadastrante_pec);
+CREATE INDEX ix_cidadaovinculacaoequipe_nuc ON tb_cidadao_vinculacao_equipe (nu_cnes);
+CREATE INDEX ix_cidadaovinculacaoequipe_nui ON tb_cidadao_vinculacao_equipe (nu_ine);
+CREATE INDEX ix_dadotransp_codadorecebidoco ON tb_dado_transp (co_dado_recebido_competencia);
+CREATE INDEX ix_dadotransp_counicoficha ON tb_dado_transp (co_unico_ficha);
+CREATE INDEX ix_dadotransprecebido_codadotr ON tb_dado_transp_recebido (co_dado_transp);
+CREATE INDEX ix_dadotransprecebido_coinfoin ON tb_dado_transp_recebido (co_info_instal_remetente);
+CREATE INDEX ix_dadotransprecebido_coinfo_2 ON tb_dado_transp_recebido (co_info_instal_originadora);
+CREATE INDEX ix_dimcidadaopecgrupo_cofatcid ON tb_dim_cidadao_pec_grupo (co_fat_cidadao_pec);
+CREATE INDEX ix_encaminhamento_coatendprof ON tb_encaminhamento (co_atend_prof);
+CREATE INDEX ix_encaminhamento_coprontuario ON tb_encaminhamento (co_prontuario);
+CREATE INDEX ix_equipe_nuine ON tb_equipe (nu_ine);
+CREATE INDEX ix_equipe_counidadesaude ON tb_equipe (co_unidade_saude);
+CREATE INDEX ix_evolucaodente_coodontograma ON tb_evolucao_dente (co_odontograma);
+CREATE INDEX ix_evolucaoodonto_coatendprofo ON tb_evolucao_odonto (co_atend_prof_odonto);
+CREATE INDEX ix_evolucaoodonto_coprontuario ON tb_evolucao_odonto (co_prontuario);
+CREATE INDEX ix_examecolesteroltotal_coexam ON tb_exame_colesterol_total (co_exame_requisitado);
+CREATE INDEX ix_examecreatinaserica_coexame ON tb_exame_creatina_serica (co_exame_requisitado);
+CREATE INDEX ix_examehemoglobinaglicada_coe ON tb_exame_hemoglobina_glicada (co_exame_requisitado);
+CREATE INDEX ix_exameprenatal_coexamerequis ON tb_exame_prenatal (co_exame_requisitado);
+CREATE INDEX ix_examerequisitado_coatendpro ON tb_exame_requisitado (co_atend_prof);
+CREATE INDEX ix_examerequisitado_corequisic ON tb_exame_requisitado (co_requisicao_exame);
+CREATE INDEX ix_examerequisitado_coatendp_2 ON tb_exame_requisitado (co_atend_prof_resultado);
+CREATE INDEX ix_examerequisitado_coprontuar ON tb_exame_requisitado (co_prontuario);
+CREATE INDEX ix_examerequisitado_coarquivoa ON tb_exame_requisitado (co_arquivo_atendprof);
+CREATE INDEX ix_exametriglicerideos_coexame ON tb_exame_triglicerideos (co_exame_requisitado);
+CREATE INDEX ix_familia_nuine ON tb_familia (nu_ine);
+CREATE INDEX ix_familia_nucnes ON tb_familia (nu_cnes);
+CREATE INDEX ix_familia_cocdsdomicilio ON tb_familia (co_cds_domicilio);
+CREATE INDEX ix_fatatdindexames_codimtempo ON tb_fat_atd_ind_exames (co_dim_tempo);
+
+CREATE INDEX ix_fatatdindexames_nuuuidficha ON tb_fat_atd_ind_exames (nu_uuid_ficha);
+CREATE INDEX ix_fatatdindexames_cofatcidada ON tb_fat_atd_ind_exames (co_fat_cidadao_pec);
+CREATE INDEX ix_fatatdindmedicamentos_codim ON tb_fat_atd_ind_medicamentos (co_dim_tempo);
+CREATE INDEX ix_fatatdindmedicamentos_nuuui ON tb_fat_atd_ind_medicamentos (nu_uuid_ficha);
+CREATE INDEX ix_fatatdindmedicamentos_cofat ON tb_fat_atd_ind_medicamentos (co_fat_cidadao_pec);
+CREATE INDEX ix_fatatdindproblemas_codimtem ON tb_fat_atd_ind_problemas (co_dim_tempo);
+CREATE INDEX ix_fatatdindproblemas_nuuuidfi ON tb_fat_atd_ind_problemas (nu_uuid_ficha);
+CREATE INDEX ix_fatatdindproblemas_cofatcid ON tb_fat_atd_ind_problemas (co_fat_cidadao_pec);
+CREATE INDEX ix_fatatdindprocedimentos_codi ON tb_fat_atd_ind_procedimentos (co_dim_tempo);
+CREATE INDEX ix_fatatdindprocedimentos_nuuu ON tb_fat_atd_ind_procedimentos (nu_uuid_ficha);
+CREATE INDEX ix_fatatdindprocedimentos_cofa ON tb_fat_atd_ind_procedimentos (co_fat_cidadao_pec);
+CREATE INDEX ix_fatatenddomprobcond_codimte ON tb_fat_atend_dom_prob_cond (co_dim_tempo);
+CREATE INDEX ix_fatatenddomproced_nuuuidfic ON tb_fat_atend_dom_proced (nu_uuid_ficha);
+CREATE INDEX ix_fatatenddomproced_codimtemp ON tb_fat_atend_dom_proced (co_dim_tempo);
+CREATE INDEX ix_fatatendodontoproblemas_cod ON tb_fat_atend_odonto_problemas (co_dim_tempo);
+CREATE INDEX ix_fatatendodontoproblemas_nuu ON tb_fat_atend_odonto_problemas (nu_uuid_ficha);
+CREATE INDEX ix_fatatendodontoproblemas_cof ON tb_fat_atend_odonto_problemas (co_fat_cidadao_pec);
+CREATE INDEX ix_fatatendodontoproced_codimt ON tb_fat_atend_odonto_proced (co_dim_tempo);
+CREATE INDEX ix_fatatendodontoproced_nuuuid ON tb_fat_atend_odonto_proced (nu_uuid_ficha);
+CREATE INDEX ix_fatatendodontoproced_cofatc ON tb_fat_atend_odonto_proced (co_fat_cidadao_pec);
+CREATE INDEX ix_fatatendimentodomiciliar_nu ON tb_fat_atendimento_domiciliar (nu_uuid_ficha);
+CREATE INDEX ix_fatatendimentodomiciliar_co ON tb_fat_atendimento_domiciliar (co_dim_tempo);
+CREATE INDEX ix_fatatendimentodomiciliar__2 ON tb_fat_atendimento_domiciliar (co_fat_cidadao_pec);
+CREATE INDEX ix_fatatendimentoindividual_co ON tb_fat_atendimento_individual (co_dim_tempo);
+CREATE INDEX ix_fatatendimentoindividual_nu ON tb_fat_atendimento_individual (nu_uuid_ficha);
+CREATE INDEX ix_fatatendimentoindividual__2 ON tb_fat_atendimento_individual (co_fat_cidadao_pec);
+CREATE INDEX ix_fatatendimentoodonto_codimt ON tb_fat_atendimento_odonto (co_dim_tempo);
+CREATE INDEX ix_fatatendimentoodonto_nuuuid ON tb_fat_atendimento_odonto (nu_uuid_ficha);
+CREATE INDEX ix_fatatendimentoodonto_cofatc ON tb_fat_atendimento_odonto (co_fat_cidadao_pec);
+CREATE INDEX ix_fatatvddcoletivapart_codimt ON tb_fat_atvdd_coletiva_part (co_dim_tempo);
+CREATE INDEX ix_fatatvddcoletivapart_nuuuid ON tb_fat_atvdd_coletiva_part (nu_uuid_ficha);
+CREATE INDEX ix_fatatvddcoletivapart_cofatc ON tb_fat_atvdd_coletiva_part (co_fat_cidadao_pec);
+CREATE INDEX ix_fatcaddomfamilia_nuuuidfich ON tb_fat_cad_dom_familia (nu_uuid_ficha);
+CREATE INDEX ix_fatcaddomfamilia_codimtempo ON tb_fat_cad_dom_familia (co_dim_tempo);
+CREATE INDEX ix_fatcaddomfamilia_cofatcidad ON tb_fat_cad_dom_familia (co_fat_cidadao_pec);
+CREATE INDEX ix_fatcaddomiciliar_nuuuidfich ON tb_fat_cad_domiciliar (nu_uuid_ficha);
+CREATE INDEX ix_fatcaddomiciliar_codimtempo ON tb_fat_cad_domiciliar (co_dim_tempo);
+CREATE INDEX ix_fatcadindividual_nuuuidfich ON tb_fat_cad_individual (nu_uuid_ficha);
+CREATE INDEX ix_fatcadindividual_codimtempo ON tb_fat_cad_individual (co_dim_tempo);
+CREATE INDEX ix_fatcadindividual_cofatcidad ON tb_fat_cad_individual (co_fat_cidadao_pec);
+CREATE INDEX ix_fatcadindividual_cofatcid_2 ON tb_fat_cad_individual (co_fat_cidadao_pec_responsvl);
+CREATE INDEX ix_fatcidadao_nuuuidficha ON tb_fat_cidadao (nu_uuid_ficha);
+CREATE INDEX ix_fatcidadao_codimtempo ON tb_fat_cidadao (co_dim_tempo);
+CREATE INDEX ix_fatcidadaoterritorio_cofatc ON tb_fat_cidadao_territorio (co_fat_cidadao_pec);
+CREATE INDEX ix_fatcnslddociddofaicid_cofat ON tb_fat_cnslddo_ciddo_fai_cid (co_fat_cidadao_pec);
+CREATE INDEX ix_fatconsolidadocidadaofai_co ON tb_fat_consolidado_cidadao_fai (co_fat_cidadao_pec);
+CREATE INDEX ix_fatconsolidadocidadaofao_co ON tb_fat_consolidado_cidadao_fao (co_fat_cidadao_pec);
+CREATE INDEX ix_fatconsolidadocidadaofci_co ON tb_fat_consolidado_cidadao_fci (co_fat_cidadao_pec);
+CREATE INDEX ix_fatconsolidadocidadaofp_cof ON tb_fat_consolidado_cidadao_fp (co_fat_cidadao_pec);
+CREATE INDEX ix_fatconsolidadocidadaofvd_co ON tb_fat_consolidado_cidadao_fvd (co_fat_cidadao_pec);
+
+CREATE INDEX ix_fatfamilia_codimtempo ON tb_fat_familia (co_dim_tempo);
+CREATE INDEX ix_fatfamiliaterritorio_cofatc ON tb_fat_familia_territorio (co_fat_cidadao_pec);
+CREATE INDEX ix_fatfamiliaterritorio_cofa_2 ON tb_fat_familia_territorio (co_fat_cidadao_territorio);
+CREATE INDEX ix_fatfichas_codimtempo ON tb_fat_fichas (co_dim_tempo);
+CREATE INDEX ix_fatfichas_nuuuidficha ON tb_fat_fichas (nu_uuid_ficha);
+CREATE INDEX ix_fatopacompanhamentoidosa_co ON tb_fat_op_acompanhamento_idosa (co_fat_cidadao_pec);
+CREATE INDEX ix_fatprocedatend_codimtempo ON tb_fat_proced_atend (co_dim_tempo);
+CREATE INDEX ix_fatprocedatend_nuuuidficha ON tb_fat_proced_atend (nu_uuid_ficha);
+CREATE INDEX ix_fatprocedatend_cofatcidadao ON tb_fat_proced_atend (co_fat_cidadao_pec);
+CREATE INDEX ix_fatprocedatendproced_codimt ON tb_fat_proced_atend_proced (co_dim_tempo);
+CREATE INDEX ix_fatprocedatendproced_nuuuid ON tb_fat_proced_atend_proced (nu_uuid_ficha);
+CREATE INDEX ix_fatprocedatendproced_cofatc ON tb_fat_proced_atend_proced (co_fat_cidadao_pec);
+CREATE INDEX ix_fatprocedimento_codimtempo ON tb_fat_procedimento (co_dim_tempo);
+CREATE INDEX ix_fatprocedimento_nuuuidficha ON tb_fat_procedimento (nu_uuid_ficha);
+CREATE INDEX ix_fatrelopcrianca_cofatcidada ON tb_fat_rel_op_crianca (co_fat_cidadao_pec);
+CREATE INDEX ix_fatrelopriscocardio_cofatci ON tb_fat_rel_op_risco_cardio (co_fat_cidadao_pec);
+CREATE INDEX ix_fatvacinacao_codimtempo ON tb_fat_vacinacao (co_dim_tempo);
+CREATE INDEX ix_fatvacinacao_nuuuidficha ON tb_fat_vacinacao (nu_uuid_ficha);
+CREATE INDEX ix_fatvacinacao_cofatcidadaope ON tb_fat_vacinacao (co_fat_cidadao_pec);
+CREATE INDEX ix_fatvacinacaovacina_codimtem ON tb_fat_vacinacao_vacina (co_dim_tempo);
+CREATE INDEX ix_fatvacinacaovacina_nuuuidfi ON tb_fat_vacinacao_vacina (nu_uuid_ficha);
+CREATE INDEX ix_fatvisitadomiciliar_nuuuidf ON tb_fat_visita_domiciliar (nu_uuid_ficha);
+CREATE INDEX ix_fatvisitadomiciliar_codimte ON tb_fat_visita_domiciliar (co_dim_tempo);
+CREATE INDEX ix_fatvisitadomiciliar_cofatci ON tb_fat_visita_domiciliar (co_fat_cidadao_pec);
+CREATE INDEX ix_grupoativcol_nucnes ON tb_grupo_ativ_col (nu_cnes);
+CREATE INDEX ix_historicoacesso_cousuario ON tb_historico_acesso (co_usuario);
+CREATE INDEX ix_historicounificacao_cocidad ON tb_historico_unificacao (co_cidadao_grupo);
+CREATE INDEX ix_historicounificacao_coprof ON tb_historico_unificacao (co_prof);
+CREATE INDEX ix_ivcfaplicacao_coivcf ON tb_ivcf_aplicacao (co_ivcf);
+CREATE INDEX ix_justificativaprontuario_col ON tb_justificativa_prontuario (co_lotacao);
+CREATE INDEX ix_justificativaprontuario_cop ON tb_justificativa_prontuario (co_prontuario);
+CREATE INDEX ix_justificativaprontuario_cou ON tb_justificativa_prontuario (co_usuario);
+CREATE INDEX ix_lotacao_coprof ON tb_lotacao (co_prof);
+CREATE INDEX ix_lotacao_counidadesaude ON tb_lotacao (co_unidade_saude);
+CREATE INDEX ix_lotacao_coequipe ON tb_lotacao (co_equipe);
+CREATE INDEX ix_lotetranspitem_colotetransp ON tb_lote_transp_item (co_lote_transp);
+CREATE INDEX ix_lotetranspitem_codadotransp ON tb_lote_transp_item (co_dado_transp);
+CREATE INDEX ix_lotetranspitemnodo_colotetr ON tb_lote_transp_item_nodo (co_lote_transp_item);
+CREATE INDEX ix_lotetranspnodo_colotetransp ON tb_lote_transp_nodo (co_lote_transp);
+CREATE INDEX ix_medicamentousocontinuo_copr ON tb_medicamento_uso_continuo (co_prontuario);
+CREATE INDEX ix_medicamentousocontinuo_coul ON tb_medicamento_uso_continuo (co_ultima_receita_medicamento);
+CREATE INDEX ix_medicao_coatendprof ON tb_medicao (co_atend_prof);
+CREATE INDEX ix_neuromarco_coprontuario ON tb_neuro_marco (co_prontuario);
+CREATE INDEX ix_neuromarco_coultimomarcoevo ON tb_neuro_marco (co_ultimo_marco_evolucao);
+CREATE INDEX ix_neuromarcoevolucao_coatendp ON tb_neuro_marco_evolucao (co_atend_prof);
+CREATE INDEX ix_odontograma_coatendprofodon ON tb_odontograma (co_atend_prof_odonto);
+CREATE INDEX ix_odontograma_coprontuario ON tb_odontograma (co_prontuario);
+CREATE INDEX ix_pessoafisicaimagem_cocidada ON tb_pessoa_fisica_imagem (co_cidadao);
+CREATE INDEX ix_problema_coultimoproblemaev ON tb_problema (co_ultimo_problema_evolucao);
+CREATE INDEX ix_problema_coprontuario ON tb_problema (co_prontuario);
+
+CREATE INDEX ix_problema_counicoproblema ON tb_problema (co_unico_problema);
+CREATE INDEX ix_problemaevolucao_coatendpro ON tb_problema_evolucao (co_atend_prof);
+CREATE INDEX ix_problemaevolucao_counicopro ON tb_problema_evolucao (co_unico_problema);
+CREATE INDEX ix_processamentodomcid_codadot ON tb_processamento_dom_cid (co_dado_transp);
+CREATE INDEX ix_processamentohistcds_codado ON tb_processamento_hist_cds (co_dado_transp);
+CREATE INDEX ix_prof_nucpf ON tb_prof (nu_cpf);
+CREATE INDEX ix_prof_nucns ON tb_prof (nu_cns);
+CREATE INDEX ix_prof_dtnascimento ON tb_prof (dt_nascimento);
+CREATE INDEX ix_prof_cousuario ON tb_prof (co_usuario);
+CREATE INDEX ix_profgrupoativcol_nucpf ON tb_prof_grupo_ativ_col (nu_cpf);
+CREATE INDEX ix_profgrupoativcol_nucns ON tb_prof_grupo_ativ_col (nu_cns);
+CREATE INDEX ix_profgrupoativcol_nucnes ON tb_prof_grupo_ativ_col (nu_cnes);
+CREATE INDEX ix_profgrupoativcol_nuine ON tb_prof_grupo_ativ_col (nu_ine);
+CREATE INDEX ix_profhistoricocns_nucns ON tb_prof_historico_cns (nu_cns);
+CREATE INDEX ix_profhistoricocns_coprof ON tb_prof_historico_cns (co_prof);
+CREATE INDEX ix_prontuario_coprontuariogrup ON tb_prontuario (co_prontuario_grupo);
+CREATE INDEX ix_prontuariogrupohistorico_co ON tb_prontuario_grupo_historico (co_prontuario_grupo);
+CREATE INDEX ix_prontuariogrupohistorico__2 ON tb_prontuario_grupo_historico (co_prontuario);
+CREATE INDEX ix_prontuariounidadesaude_coun ON tb_prontuario_unidade_saude (co_unidade_saude);
+CREATE INDEX ix_qstresposta_coqstquestionar ON tb_qst_resposta (co_qst_questionario_respondido);
+CREATE INDEX ix_recebimentoitem_coreceblote ON tb_recebimento_item (co_receb_lote);
+CREATE INDEX ix_receitamedicamento_coatendp ON tb_receita_medicamento (co_atend_prof);
+CREATE INDEX ix_registrovacinacao_covacinac ON tb_registro_vacinacao (co_vacinacao);
+CREATE INDEX ix_relatorioprocessamento_coda ON tb_relatorio_processamento (co_dado_transp);
+CREATE INDEX ix_requisicaoexame_coatendprof ON tb_requisicao_exame (co_atend_prof);
+CREATE INDEX ix_respostamca_comarcadorconsu ON tb_resposta_mca (co_marcador_consumo_alimentar);
+CREATE INDEX ix_revisao_nucns ON tb_revisao (nu_cns);
+CREATE INDEX ix_revisao_nucnes ON tb_revisao (nu_cnes);
+CREATE INDEX ix_revisao_coregistroafetado ON tb_revisao (co_registro_afetado);
+CREATE INDEX ix_sessaosincronizacao_cousuar ON tb_sessao_sincronizacao (co_usuario);
+CREATE INDEX ix_unidadesaude_nucnes ON tb_unidade_saude (nu_cnes);
+CREATE INDEX ix_usuario_coator ON tb_usuario (co_ator);
+CREATE INDEX ix_vacinacao_coatendprof ON tb_vacinacao (co_atend_prof);
+CREATE INDEX ix_vacinacao_coprontuario ON tb_vacinacao (co_prontuario);
+CREATE INDEX ix_vinculacaoequipes_coequipep ON tb_vinculacao_equipes (co_equipe_principal);
+CREATE INDEX ix_visitadomiciliaracs_cocidad ON tb_visita_domiciliar_acs (co_cidadao);
+
+-- Audit: one trigger function for each audited table
+
+CREATE FUNCTION audit_tb_ad_cidadao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_ad_cidadao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ad_cidadao (co_seq_taadcidadao, co_tipo_auditoria, dt_auditoria,
+        co_seq_ad_cidadao, co_equipe, dt_admissao, co_ad_modalidade, co_ad_origem, no_especificacao_origem,
+        co_cid10_principal, co_cid10_causa_associada, co_ad_destino, dt_saida, dt_ultima_visita,
+        dt_proxima_visita, co_prontuario, co_cid10_secundario_2, dt_reg_obito, st_cidadao_sincronizado,
+        st_dt_saida_restaurada, st_dt_saida_futura, nu_documento_obito, co_unico_ad_cidadao_obito,
+        co_unico_ad_cidadao)
+    VALUES (nextval('sq_taadcidadao_coseqtaadcidada'), left(TG_OP, 1), now(),
+        r.co_seq_ad_cidadao, r.co_equipe, r.dt_admissao, r.co_ad_modalidade, r.co_ad_origem,
+        r.no_especificacao_origem, r.co_cid10_principal, r.co_cid10_causa_associada, r.co_ad_destino,
+        r.dt_saida, r.dt_ultima_visita, r.dt_proxima_visita, r.co_prontuario, r.co_cid10_secundario_2,
+        r.dt_reg_obito, r.st_cidadao_sincronizado, r.st_dt_saida_restaurada, r.st_dt_saida_futura,
+        r.nu_documento_obito, r.co_unico_ad_cidadao_obito, r.co_unico_ad_cidadao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_ad_cidadao AFTER INSERT OR UPDATE OR DELETE ON tb_ad_cidadao FOR EACH ROW EXECUTE PROCEDURE audit_tb_ad_cidadao();
+
+CREATE FUNCTION audit_tb_adm_geral() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_adm_geral;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_adm_geral (co_seq_taadmgeral, co_tipo_auditoria, dt_auditoria,
+        co_ator_papel, st_instalacao_terminada)
+    VALUES (nextval('sq_taadmgeral_coseqtaadmgeral'), left(TG_OP, 1), now(),
+        r.co_ator_papel, r.st_instalacao_terminada);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_adm_geral AFTER INSERT OR UPDATE OR DELETE ON tb_adm_geral FOR EACH ROW EXECUTE PROCEDURE audit_tb_adm_geral();
+
+CREATE FUNCTION audit_tb_adm_municipal() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_adm_municipal;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_adm_municipal (co_seq_taadmmunicipal, co_tipo_auditoria, dt_auditoria,
+        co_ator_papel, co_localidade, ds_autorizacao, st_instalacao_terminada, dt_inativacao, dt_adicao)
+    VALUES (nextval('sq_tdmmncpl_coseqtaadmmunicipa'), left(TG_OP, 1), now(),
+        r.co_ator_papel, r.co_localidade, r.ds_autorizacao, r.st_instalacao_terminada, r.dt_inativacao,
+        r.dt_adicao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_adm_municipal AFTER INSERT OR UPDATE OR DELETE ON tb_adm_municipal FOR EACH ROW EXECUTE PROCEDURE audit_tb_adm_municipal();
+
+CREATE FUNCTION audit_tb_agend_compartilhado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_agend_compartilhado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_agend_compartilhado (co_seq_taagendcompartilhado, co_tipo_auditoria, dt_auditoria,
+        co_seq_agend_compartilhado, nu_telefone_prof_participante, ds_email_prof_participante,
+        co_agend_principal)
+    VALUES (nextval('sq_tgndcmprtlhd_coseqtaagendco'), left(TG_OP, 1), now(),
+        r.co_seq_agend_compartilhado, r.nu_telefone_prof_participante, r.ds_email_prof_participante,
+        r.co_agend_principal);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_agend_compartilhado AFTER INSERT OR UPDATE OR DELETE ON tb_agend_compartilhado FOR EACH ROW EXECUTE PROCEDURE audit_tb_agend_compartilhado();
+
+CREATE FUNCTION audit_tb_agendado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_agendado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_agendado (co_seq_taagendado, co_tipo_auditoria, dt_auditoria,
+        co_seq_agendado, dt_agendado, hr_inicial_agendado, ds_observacao, st_agendado, co_lotacao_agendada,
+        co_motivo_reserva, ds_outro_motivo_reserva, co_origem, co_prontuario, co_lotacao_criadora, dt_criacao,
+        uuid_agendamento, dt_ultima_tentativa_envio, st_sincronizacao, ds_ultima_tentativa,
+        st_cidadao_agendamento_online, st_fora_ubs, co_local_atend, tp_agendamento, st_enviou_email_cidadao)
+    VALUES (nextval('sq_taagendado_coseqtaagendado'), left(TG_OP, 1), now(),
+        r.co_seq_agendado, r.dt_agendado, r.hr_inicial_agendado, r.ds_observacao, r.st_agendado,
+        r.co_lotacao_agendada, r.co_motivo_reserva, r.ds_outro_motivo_reserva, r.co_origem, r.co_prontuario,
+        r.co_lotacao_criadora, r.dt_criacao, r.uuid_agendamento, r.dt_ultima_tentativa_envio,
+        r.st_sincronizacao, r.ds_ultima_tentativa, r.st_cidadao_agendamento_online, r.st_fora_ubs,
+        r.co_local_atend, r.tp_agendamento, r.st_enviou_email_cidadao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_agendado AFTER INSERT OR UPDATE OR DELETE ON tb_agendado FOR EACH ROW EXECUTE PROCEDURE audit_tb_agendado();
+
+CREATE FUNCTION audit_rl_aldeia_localidade() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_aldeia_localidade;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_aldeia_localidade (co_seq_taaldeialocalidade, co_tipo_auditoria, dt_auditoria,
+        co_seq_aldeia_localidade)
+    VALUES (nextval('sq_tldlcldd_coseqtaaldeialocal'), left(TG_OP, 1), now(),
+        r.co_seq_aldeia_localidade);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_aldeia_localidade AFTER INSERT OR UPDATE OR DELETE ON rl_aldeia_localidade FOR EACH ROW EXECUTE PROCEDURE audit_rl_aldeia_localidade();
+
+CREATE FUNCTION audit_tb_alergia() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_alergia;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_alergia (co_seq_taalergia, co_tipo_auditoria, dt_auditoria,
+        co_seq_alergia, co_categoria_agente_causador, no_substancia_especifica, no_substancia_especifica_filtr,
+        co_ultima_alergia_evolucao, co_prontuario, co_unico_alergia)
+    VALUES (nextval('sq_taalergia_coseqtaalergia'), left(TG_OP, 1), now(),
+        r.co_seq_alergia, r.co_categoria_agente_causador, r.no_substancia_especifica,
+        r.no_substancia_especifica_filtr, r.co_ultima_alergia_evolucao, r.co_prontuario, r.co_unico_alergia);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_alergia AFTER INSERT OR UPDATE OR DELETE ON tb_alergia FOR EACH ROW EXECUTE PROCEDURE audit_tb_alergia();
+
+CREATE FUNCTION audit_tb_alergia_evolucao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_alergia_evolucao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_alergia_evolucao (co_seq_taalergiaevolucao, co_tipo_auditoria, dt_auditoria,
+        co_seq_alergia_evolucao, co_unico_alergia, no_manifestacoes, dt_instalacao, st_alergia_avaliada,
+        co_criticidade_alergia, no_evolucao, co_atend_prof, ds_observacao, co_tipo_reacao_alergia,
+        co_grau_certeza_alergia)
+    VALUES (nextval('sq_tlrgvlc_coseqtaalergiaevolu'), left(TG_OP, 1), now(),
+        r.co_seq_alergia_evolucao, r.co_unico_alergia, r.no_manifestacoes, r.dt_instalacao,
+        r.st_alergia_avaliada, r.co_criticidade_alergia, r.no_evolucao, r.co_atend_prof, r.ds_observacao,
+        r.co_tipo_reacao_alergia, r.co_grau_certeza_alergia);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_alergia_evolucao AFTER INSERT OR UPDATE OR DELETE ON tb_alergia_evolucao FOR EACH ROW EXECUTE PROCEDURE audit_tb_alergia_evolucao();
+
+CREATE FUNCTION audit_tb_animais_domicilio() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_animais_domicilio;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_animais_domicilio (co_seq_taanimaisdomicilio, co_tipo_auditoria, dt_auditoria,
+        co_seq_animais_domicilio)
+    VALUES (nextval('sq_tnmsdmcl_coseqtaanimaisdomi'), left(TG_OP, 1), now(),
+        r.co_seq_animais_domicilio);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_animais_domicilio AFTER INSERT OR UPDATE OR DELETE ON tb_animais_domicilio FOR EACH ROW EXECUTE PROCEDURE audit_tb_animais_domicilio();
+
+CREATE FUNCTION audit_tb_antecedente() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_antecedente;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_antecedente (co_seq_taantecedente, co_tipo_auditoria, dt_auditoria,
+        co_prontuario, ds_cirurgia, ds_internacao, ds_alergia_medicamento, ds_observacao, ds_aborto, ds_parto,
+        qt_aborto, ds_natimorto, ds_recem_nascido, ds_cesaria, ds_parto_domiciliar, ds_filho_vivo,
+        ds_obito_antes_primeira_semana, ds_gestacao, ds_parto_vaginal, ds_obito_apos_primeira_semana,
+        dt_ultimo_parto, qt_recem_nascido_acima, qt_nascidos_vivos, st_parto_menos_de_um_ano,
+        dt_ultima_atualizacao_pessoal, dt_ultima_atualizacao_gestacnl, nu_peso, nu_altura,
+        nu_perimetro_cefalico, nu_apgar_um, nu_apgar_cinco, nu_apgar_dez, tp_gravidez, tp_parto, nu_ig_semanas,
+        nu_ig_dias, dt_ultima_atualizacao_puericu)
+    VALUES (nextval('sq_tntcdnt_coseqtaantecedente'), left(TG_OP, 1), now(),
+        r.co_prontuario, r.ds_cirurgia, r.ds_internacao, r.ds_alergia_medicamento, r.ds_observacao, r.ds_aborto,
+        r.ds_parto, r.qt_aborto, r.ds_natimorto, r.ds_recem_nascido, r.ds_cesaria, r.ds_parto_domiciliar,
+        r.ds_filho_vivo, r.ds_obito_antes_primeira_semana, r.ds_gestacao, r.ds_parto_vaginal,
+        r.ds_obito_apos_primeira_semana, r.dt_ultimo_parto, r.qt_recem_nascido_acima, r.qt_nascidos_vivos,
+        r.st_parto_menos_de_um_ano, r.dt_ultima_atualizacao_pessoal, r.dt_ultima_atualizacao_gestacnl,
+        r.nu_peso, r.nu_altura, r.nu_perimetro_cefalico, r.nu_apgar_um, r.nu_apgar_cinco, r.nu_apgar_dez,
+        r.tp_gravidez, r.tp_parto, r.nu_ig_semanas, r.nu_ig_dias, r.dt_ultima_atualizacao_puericu);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_antecedente AFTER INSERT OR UPDATE OR DELETE ON tb_antecedente FOR EACH ROW EXECUTE PROCEDURE audit_tb_antecedente();
+
+CREATE FUNCTION audit_rl_antecedente_ciap() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_antecedente_ciap;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_antecedente_ciap (co_seq_taantecedenteciap, co_tipo_auditoria, dt_auditoria,
+        co_prontuario, co_ciap, ds_observacao)
+    VALUES (nextval('sq_tntcdntcp_coseqtaantecedent'), left(TG_OP, 1), now(),
+        r.co_prontuario, r.co_ciap, r.ds_observacao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_antecedente_ciap AFTER INSERT OR UPDATE OR DELETE ON rl_antecedente_ciap FOR EACH ROW EXECUTE PROCEDURE audit_rl_antecedente_ciap();
+
+CREATE FUNCTION audit_tb_antecedente_historico() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_antecedente_historico;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_antecedente_historico (co_seq_taantecedentehistorico, co_tipo_auditoria, dt_auditoria,
+        co_seq_antecedente_historico, co_atend_prof)
+    VALUES (nextval('sq_tntcdnthstrc_coseqtaanteced'), left(TG_OP, 1), now(),
+        r.co_seq_antecedente_historico, r.co_atend_prof);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_antecedente_historico AFTER INSERT OR UPDATE OR DELETE ON tb_antecedente_historico FOR EACH ROW EXECUTE PROCEDURE audit_tb_antecedente_historico();
+
+CREATE FUNCTION audit_tb_antecedente_item() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_antecedente_item;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_antecedente_item (co_seq_taantecedenteitem, co_tipo_auditoria, dt_auditoria,
+        co_seq_antecedente_item, co_antecedente_historico, ds_valor_item, st_valor_item, tp_antecedente_item)
+    VALUES (nextval('sq_tntcdnttm_coseqtaantecedent'), left(TG_OP, 1), now(),
+        r.co_seq_antecedente_item, r.co_antecedente_historico, r.ds_valor_item, r.st_valor_item,
+        r.tp_antecedente_item);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_antecedente_item AFTER INSERT OR UPDATE OR DELETE ON tb_antecedente_item FOR EACH ROW EXECUTE PROCEDURE audit_tb_antecedente_item();
+
+CREATE FUNCTION audit_tb_arquivo() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_arquivo;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_arquivo (co_seq_taarquivo, co_tipo_auditoria, dt_auditoria,
+        co_seq_arquivo, no_arquivo, dt_criacao)
+    VALUES (nextval('sq_taarquivo_coseqtaarquivo'), left(TG_OP, 1), now(),
+        r.co_seq_arquivo, r.no_arquivo, r.dt_criacao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_arquivo AFTER INSERT OR UPDATE OR DELETE ON tb_arquivo FOR EACH ROW EXECUTE PROCEDURE audit_tb_arquivo();
+
+CREATE FUNCTION audit_rl_arquivo_atendprof() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_arquivo_atendprof;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_arquivo_atendprof (co_seq_taarquivoatendprof, co_tipo_auditoria, dt_auditoria,
+        co_seq_arquivo_atendprof, co_arquivo, ds_observacao, no_titulo)
+    VALUES (nextval('sq_trqvtndprf_coseqtaarquivoat'), left(TG_OP, 1), now(),
+        r.co_seq_arquivo_atendprof, r.co_arquivo, r.ds_observacao, r.no_titulo);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_arquivo_atendprof AFTER INSERT OR UPDATE OR DELETE ON rl_arquivo_atendprof FOR EACH ROW EXECUTE PROCEDURE audit_rl_arquivo_atendprof();
+
+CREATE FUNCTION audit_tb_atend() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atend;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend (co_seq_taatend, co_tipo_auditoria, dt_auditoria,
+        co_seq_atend, dt_fim, dt_inicio, qt_referencia, st_atend, co_agendado, co_classificacao_risco,
+        co_prontuario, co_unidade_saude, co_atend_prof, dt_encaminhamento, st_fechado_automaticamente,
+        co_unico_atend, tp_local_atend, st_registro_tardio, no_justificativa_reg_tardio, dt_criacao_registro,
+        dt_ultima_alteracao_status, co_equipe, co_responsavel, nu_responsavel_anterior)
+    VALUES (nextval('sq_taatend_coseqtaatend'), left(TG_OP, 1), now(),
+        r.co_seq_atend, r.dt_fim, r.dt_inicio, r.qt_referencia, r.st_atend, r.co_agendado,
+        r.co_classificacao_risco, r.co_prontuario, r.co_unidade_saude, r.co_atend_prof, r.dt_encaminhamento,
+        r.st_fechado_automaticamente, r.co_unico_atend, r.tp_local_atend, r.st_registro_tardio,
+        r.no_justificativa_reg_tardio, r.dt_criacao_registro, r.dt_ultima_alteracao_status, r.co_equipe,
+        r.co_responsavel, r.nu_responsavel_anterior);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atend AFTER INSERT OR UPDATE OR DELETE ON tb_atend FOR EACH ROW EXECUTE PROCEDURE audit_tb_atend();
+
+CREATE FUNCTION audit_tb_atend_obs() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atend_obs;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_obs (co_seq_taatendobs, co_tipo_auditoria, dt_auditoria,
+        co_seq_atend_obs)
+    VALUES (nextval('sq_taatendobs_coseqtaatendobs'), left(TG_OP, 1), now(),
+        r.co_seq_atend_obs);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atend_obs AFTER INSERT OR UPDATE OR DELETE ON tb_atend_obs FOR EACH ROW EXECUTE PROCEDURE audit_tb_atend_obs();
+
+CREATE FUNCTION audit_tb_atend_obs_plano_cuidado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atend_obs_plano_cuidado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_obs_plano_cuidado (co_seq_taatendobsplanocuidado, co_tipo_auditoria, dt_auditoria,
+        co_seq_atend_obs_plano_cuidado, co_atend_prof_obs, ds_descricao)
+    VALUES (nextval('sq_ttndbsplncdd_coseqtaatendob'), left(TG_OP, 1), now(),
+        r.co_seq_atend_obs_plano_cuidado, r.co_atend_prof_obs, r.ds_descricao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atend_obs_plano_cuidado AFTER INSERT OR UPDATE OR DELETE ON tb_atend_obs_plano_cuidado FOR EACH ROW EXECUTE PROCEDURE audit_tb_atend_obs_plano_cuidado();
+
+CREATE FUNCTION audit_rl_atend_obs_responsavel() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_atend_obs_responsavel;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_obs_responsavel (co_seq_taatendobsresponsavel, co_tipo_auditoria, dt_auditoria,
+        co_seq_atend_obs_responsavel, co_atend_obs, co_responsavel, st_atendeu_responsavel)
+    VALUES (nextval('sq_ttndbsrspnsvl_coseqtaatendo'), left(TG_OP, 1), now(),
+        r.co_seq_atend_obs_responsavel, r.co_atend_obs, r.co_responsavel, r.st_atendeu_responsavel);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_atend_obs_responsavel AFTER INSERT OR UPDATE OR DELETE ON rl_atend_obs_responsavel FOR EACH ROW EXECUTE PROCEDURE audit_rl_atend_obs_responsavel();
+
+CREATE FUNCTION audit_rl_atend_proced() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_atend_proced;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_proced (co_seq_taatendproced, co_tipo_auditoria, dt_auditoria,
+        co_seq_atend_proced, st_obrigatorio, co_atend_prof, co_proced, co_cid10_principal, st_automatico)
+    VALUES (nextval('sq_ttndprcd_coseqtaatendproced'), left(TG_OP, 1), now(),
+        r.co_seq_atend_proced, r.st_obrigatorio, r.co_atend_prof, r.co_proced, r.co_cid10_principal,
+        r.st_automatico);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_atend_proced AFTER INSERT OR UPDATE OR DELETE ON rl_atend_proced FOR EACH ROW EXECUTE PROCEDURE audit_rl_atend_proced();
+
+CREATE FUNCTION audit_tb_atend_prof() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atend_prof;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_prof (co_seq_taatendprof, co_tipo_auditoria, dt_auditoria,
+        co_seq_atend_prof, dt_fim, dt_inicio, co_atend, co_atend_prof_tipo_encam_intrn, co_lotacao,
+        tp_atend_prof, st_atend_prof, st_atend_enviado, co_unico_ad_cidadao, co_classificacao_risco,
+        co_unico_atend_prof, tp_atend, nu_conselho_classe, co_uf_emissora_conselho_classe, co_conselho_classe,
+        ds_versao_ficha, co_racionalidade_saude, co_lotacao_atend_compartilhado, st_registro_historico,
+        nu_revisao, st_cancelado, tp_participacao_cidadao, co_marcador_consumo_alim)
+    VALUES (nextval('sq_taatendprof_coseqtaatendpro'), left(TG_OP, 1), now(),
+        r.co_seq_atend_prof, r.dt_fim, r.dt_inicio, r.co_atend, r.co_atend_prof_tipo_encam_intrn, r.co_lotacao,
+        r.tp_atend_prof, r.st_atend_prof, r.st_atend_enviado, r.co_unico_ad_cidadao, r.co_classificacao_risco,
+        r.co_unico_atend_prof, r.tp_atend, r.nu_conselho_classe, r.co_uf_emissora_conselho_classe,
+        r.co_conselho_classe, r.ds_versao_ficha, r.co_racionalidade_saude, r.co_lotacao_atend_compartilhado,
+        r.st_registro_historico, r.nu_revisao, r.st_cancelado, r.tp_participacao_cidadao,
+        r.co_marcador_consumo_alim);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atend_prof AFTER INSERT OR UPDATE OR DELETE ON tb_atend_prof FOR EACH ROW EXECUTE PROCEDURE audit_tb_atend_prof();
+
+CREATE FUNCTION audit_rl_atend_prof_conduta() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_atend_prof_conduta;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_prof_conduta (co_seq_taatendprofconduta, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof, tp_cds_conduta)
+    VALUES (nextval('sq_ttndprfcndt_coseqtaatendpro'), left(TG_OP, 1), now(),
+        r.co_atend_prof, r.tp_cds_conduta);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_atend_prof_conduta AFTER INSERT OR UPDATE OR DELETE ON rl_atend_prof_conduta FOR EACH ROW EXECUTE PROCEDURE audit_rl_atend_prof_conduta();
+
+CREATE FUNCTION audit_tb_atend_prof_obs() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atend_prof_obs;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_prof_obs (co_seq_taatendprofobs, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof_obs, co_atend_obs)
+    VALUES (nextval('sq_ttndprfbs_coseqtaatendprofo'), left(TG_OP, 1), now(),
+        r.co_atend_prof_obs, r.co_atend_obs);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atend_prof_obs AFTER INSERT OR UPDATE OR DELETE ON tb_atend_prof_obs FOR EACH ROW EXECUTE PROCEDURE audit_tb_atend_prof_obs();
+
+CREATE FUNCTION audit_tb_atend_prof_odonto() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atend_prof_odonto;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_prof_odonto (co_seq_taatendprofodonto, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof_odonto, tp_consulta_odonto, ds_observacao_rpc)
+    VALUES (nextval('sq_ttndprfdnt_coseqtaatendprof'), left(TG_OP, 1), now(),
+        r.co_atend_prof_odonto, r.tp_consulta_odonto, r.ds_observacao_rpc);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atend_prof_odonto AFTER INSERT OR UPDATE OR DELETE ON tb_atend_prof_odonto FOR EACH ROW EXECUTE PROCEDURE audit_tb_atend_prof_odonto();
+
+CREATE FUNCTION audit_rl_atend_prof_odonto_tipo_encm() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_atend_prof_odonto_tipo_encm;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_prof_odonto_tipo_encm (co_seq_taatendprofodontotipncm, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof_odonto, tp_encam_odonto)
+    VALUES (nextval('sq_ttndprfdnttpncm_coseqtaaten'), left(TG_OP, 1), now(),
+        r.co_atend_prof_odonto, r.tp_encam_odonto);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_atend_prof_odonto_tipo_encm AFTER INSERT OR UPDATE OR DELETE ON rl_atend_prof_odonto_tipo_encm FOR EACH ROW EXECUTE PROCEDURE audit_rl_atend_prof_odonto_tipo_encm();
+
+CREATE FUNCTION audit_rl_atend_prof_odonto_tipo_frnc() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_atend_prof_odonto_tipo_frnc;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_prof_odonto_tipo_frnc (co_seq_taatendprofodontotpfrnc, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof_odonto, tp_fornecimento_odonto)
+    VALUES (nextval('sq_ttndprfdnttpfrnc_coseqtaate'), left(TG_OP, 1), now(),
+        r.co_atend_prof_odonto, r.tp_fornecimento_odonto);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_atend_prof_odonto_tipo_frnc AFTER INSERT OR UPDATE OR DELETE ON rl_atend_prof_odonto_tipo_frnc FOR EACH ROW EXECUTE PROCEDURE audit_rl_atend_prof_odonto_tipo_frnc();
+
+CREATE FUNCTION audit_tb_atend_prof_pre_natal() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atend_prof_pre_natal;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_prof_pre_natal (co_seq_taatendprofprenatal, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof_pre_natal, co_unico_pre_natal, tp_edema, st_gravidez_planejada, st_movimentacao_fetal)
+    VALUES (nextval('sq_ttndprfprntl_coseqtaatendpr'), left(TG_OP, 1), now(),
+        r.co_atend_prof_pre_natal, r.co_unico_pre_natal, r.tp_edema, r.st_gravidez_planejada,
+        r.st_movimentacao_fetal);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atend_prof_pre_natal AFTER INSERT OR UPDATE OR DELETE ON tb_atend_prof_pre_natal FOR EACH ROW EXECUTE PROCEDURE audit_tb_atend_prof_pre_natal();
+
+CREATE FUNCTION audit_tb_atend_prof_puericultura() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atend_prof_puericultura;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_prof_puericultura (co_seq_taatendprofpuericultura, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof_puericultura, tp_aleitamento_materno)
+    VALUES (nextval('sq_ttndprfprcltr_coseqtaatendp'), left(TG_OP, 1), now(),
+        r.co_atend_prof_puericultura, r.tp_aleitamento_materno);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atend_prof_puericultura AFTER INSERT OR UPDATE OR DELETE ON tb_atend_prof_puericultura FOR EACH ROW EXECUTE PROCEDURE audit_tb_atend_prof_puericultura();
+
+CREATE FUNCTION audit_tb_atend_prof_tipo_encam_intrn() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atend_prof_tipo_encam_intrn;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_prof_tipo_encam_intrn (co_seq_taatendproftipoencmntrn, co_tipo_auditoria, dt_auditoria,
+        co_seq_atend_prof_tipo_enc_int, co_agendado, co_atend, co_lotacao, tp_encam_interno, st_agendado)
+    VALUES (nextval('sq_ttndprftpncmntrn_coseqtaate'), left(TG_OP, 1), now(),
+        r.co_seq_atend_prof_tipo_enc_int, r.co_agendado, r.co_atend, r.co_lotacao, r.tp_encam_interno,
+        r.st_agendado);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atend_prof_tipo_encam_intrn AFTER INSERT OR UPDATE OR DELETE ON tb_atend_prof_tipo_encam_intrn FOR EACH ROW EXECUTE PROCEDURE audit_tb_atend_prof_tipo_encam_intrn();
+
+CREATE FUNCTION audit_rl_atend_tipo_servico() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_atend_tipo_servico;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atend_tipo_servico (co_seq_taatendtiposervico, co_tipo_auditoria, dt_auditoria,
+        tp_servico, co_atend)
+    VALUES (nextval('sq_ttndtpsrvc_coseqtaatendtipo'), left(TG_OP, 1), now(),
+        r.tp_servico, r.co_atend);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_atend_tipo_servico AFTER INSERT OR UPDATE OR DELETE ON rl_atend_tipo_servico FOR EACH ROW EXECUTE PROCEDURE audit_rl_atend_tipo_servico();
+
+CREATE FUNCTION audit_tb_atestado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atestado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atestado (co_seq_taatestado, co_tipo_auditoria, dt_auditoria,
+        co_seq_atestado, dt_atestado, ds_atestado, st_impresso, co_atend_prof, co_prontuario,
+        im_qrcode_atestado, tp_atestado, co_cid10)
+    VALUES (nextval('sq_taatestado_coseqtaatestado'), left(TG_OP, 1), now(),
+        r.co_seq_atestado, r.dt_atestado, r.ds_atestado, r.st_impresso, r.co_atend_prof, r.co_prontuario,
+        r.im_qrcode_atestado, r.tp_atestado, r.co_cid10);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atestado AFTER INSERT OR UPDATE OR DELETE ON tb_atestado FOR EACH ROW EXECUTE PROCEDURE audit_tb_atestado();
+
+CREATE FUNCTION audit_tb_atestado_modelo() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atestado_modelo;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atestado_modelo (co_seq_taatestadomodelo, co_tipo_auditoria, dt_auditoria,
+        co_seq_atestado_modelo, no_modelo, ds_modelo)
+    VALUES (nextval('sq_ttstdmdl_coseqtaatestadomod'), left(TG_OP, 1), now(),
+        r.co_seq_atestado_modelo, r.no_modelo, r.ds_modelo);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atestado_modelo AFTER INSERT OR UPDATE OR DELETE ON tb_atestado_modelo FOR EACH ROW EXECUTE PROCEDURE audit_tb_atestado_modelo();
+
+CREATE FUNCTION audit_tb_ativ_col_cidadao_particip() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_ativ_col_cidadao_particip;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ativ_col_cidadao_particip (co_seq_taativcolcidadaoparticp, co_tipo_auditoria, dt_auditoria,
+        co_seq_cidadao_participante, nu_cns, nu_cpf, dt_nascimento, no_nome)
+    VALUES (nextval('sq_ttvclcddprtcp_coseqtaativco'), left(TG_OP, 1), now(),
+        r.co_seq_cidadao_participante, r.nu_cns, r.nu_cpf, r.dt_nascimento, r.no_nome);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_ativ_col_cidadao_particip AFTER INSERT OR UPDATE OR DELETE ON tb_ativ_col_cidadao_particip FOR EACH ROW EXECUTE PROCEDURE audit_tb_ativ_col_cidadao_particip();
+
+CREATE FUNCTION audit_rl_ativ_col_lot_env() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_ativ_col_lot_env;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ativ_col_lot_env (co_seq_taativcollotenv, co_tipo_auditoria, dt_auditoria,
+        co_seq_ativ_col_lot_env, co_atividade_coletiva, co_lotacao_envolvida)
+    VALUES (nextval('sq_ttvclltnv_coseqtaativcollot'), left(TG_OP, 1), now(),
+        r.co_seq_ativ_col_lot_env, r.co_atividade_coletiva, r.co_lotacao_envolvida);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_ativ_col_lot_env AFTER INSERT OR UPDATE OR DELETE ON rl_ativ_col_lot_env FOR EACH ROW EXECUTE PROCEDURE audit_rl_ativ_col_lot_env();
+
+CREATE FUNCTION audit_tb_ativ_col_observacao_cidadao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_ativ_col_observacao_cidadao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ativ_col_observacao_cidadao (co_seq_taativcolobservacaocidd, co_tipo_auditoria, dt_auditoria,
+        co_seq_ativ_col_obs_cidadao, ds_observacao)
+    VALUES (nextval('sq_ttvclbsrvccdd_coseqtaativco'), left(TG_OP, 1), now(),
+        r.co_seq_ativ_col_obs_cidadao, r.ds_observacao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_ativ_col_observacao_cidadao AFTER INSERT OR UPDATE OR DELETE ON tb_ativ_col_observacao_cidadao FOR EACH ROW EXECUTE PROCEDURE audit_tb_ativ_col_observacao_cidadao();
+
+CREATE FUNCTION audit_rl_ativ_col_pratica_saude() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_ativ_col_pratica_saude;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ativ_col_pratica_saude (co_seq_taativcolpraticasaude, co_tipo_auditoria, dt_auditoria,
+        co_seq_ativ_col_pratica_saude, co_atividade_coletiva, co_pratica_saude)
+    VALUES (nextval('sq_ttvclprtcsd_coseqtaativcolp'), left(TG_OP, 1), now(),
+        r.co_seq_ativ_col_pratica_saude, r.co_atividade_coletiva, r.co_pratica_saude);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_ativ_col_pratica_saude AFTER INSERT OR UPDATE OR DELETE ON rl_ativ_col_pratica_saude FOR EACH ROW EXECUTE PROCEDURE audit_rl_ativ_col_pratica_saude();
+
+CREATE FUNCTION audit_rl_ativ_col_publico_alvo() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_ativ_col_publico_alvo;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ativ_col_publico_alvo (co_seq_taativcolpublicoalvo, co_tipo_auditoria, dt_auditoria,
+        co_seq_ativ_col_publico_alvo, co_atividade_coletiva, co_publico_alvo)
+    VALUES (nextval('sq_ttvclpblclv_coseqtaativcolp'), left(TG_OP, 1), now(),
+        r.co_seq_ativ_col_publico_alvo, r.co_atividade_coletiva, r.co_publico_alvo);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_ativ_col_publico_alvo AFTER INSERT OR UPDATE OR DELETE ON rl_ativ_col_publico_alvo FOR EACH ROW EXECUTE PROCEDURE audit_rl_ativ_col_publico_alvo();
+
+CREATE FUNCTION audit_tb_ativ_col_registro_particip() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_ativ_col_registro_particip;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ativ_col_registro_particip (co_seq_taativcolregistropartcp, co_tipo_auditoria, dt_auditoria,
+        co_seq_registro_participante, co_cidadao, co_cidadao_participante, nu_peso, nu_altura)
+    VALUES (nextval('sq_ttvclrgstrprtcp_coseqtaativ'), left(TG_OP, 1), now(),
+        r.co_seq_registro_participante, r.co_cidadao, r.co_cidadao_participante, r.nu_peso, r.nu_altura);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_ativ_col_registro_particip AFTER INSERT OR UPDATE OR DELETE ON tb_ativ_col_registro_particip FOR EACH ROW EXECUTE PROCEDURE audit_tb_ativ_col_registro_particip();
+
+CREATE FUNCTION audit_rl_ativ_col_tema_reuniao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_ativ_col_tema_reuniao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ativ_col_tema_reuniao (co_seq_taativcoltemareuniao, co_tipo_auditoria, dt_auditoria,
+        co_seq_ativ_col_tema_reuniao, co_atividade_coletiva, co_tema_reuniao)
+    VALUES (nextval('sq_ttvcltmrn_coseqtaativcoltem'), left(TG_OP, 1), now(),
+        r.co_seq_ativ_col_tema_reuniao, r.co_atividade_coletiva, r.co_tema_reuniao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_ativ_col_tema_reuniao AFTER INSERT OR UPDATE OR DELETE ON rl_ativ_col_tema_reuniao FOR EACH ROW EXECUTE PROCEDURE audit_rl_ativ_col_tema_reuniao();
+
+CREATE FUNCTION audit_rl_ativ_col_tema_saude() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_ativ_col_tema_saude;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ativ_col_tema_saude (co_seq_taativcoltemasaude, co_tipo_auditoria, dt_auditoria,
+        co_seq_ativ_col_tema_saude, co_tema_saude, co_atividade_coletiva)
+    VALUES (nextval('sq_ttvcltmsd_coseqtaativcoltem'), left(TG_OP, 1), now(),
+        r.co_seq_ativ_col_tema_saude, r.co_tema_saude, r.co_atividade_coletiva);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_ativ_col_tema_saude AFTER INSERT OR UPDATE OR DELETE ON rl_ativ_col_tema_saude FOR EACH ROW EXECUTE PROCEDURE audit_rl_ativ_col_tema_saude();
+
+CREATE FUNCTION audit_tb_ativacao_agendamento_online() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_ativacao_agendamento_online;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ativacao_agendamento_online (co_seq_taativacaoagendamentnln, co_tipo_auditoria, dt_auditoria,
+        co_seq_ativacao_agendamento_on, co_prof, dt_evento, st_ativado)
+    VALUES (nextval('sq_ttvcgndmntnln_coseqtaativac'), left(TG_OP, 1), now(),
+        r.co_seq_ativacao_agendamento_on, r.co_prof, r.dt_evento, r.st_ativado);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_ativacao_agendamento_online AFTER INSERT OR UPDATE OR DELETE ON tb_ativacao_agendamento_online FOR EACH ROW EXECUTE PROCEDURE audit_tb_ativacao_agendamento_online();
+
+CREATE FUNCTION audit_tb_atividade_coletiva() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_atividade_coletiva;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_atividade_coletiva (co_seq_taatividadecoletiva, co_tipo_auditoria, dt_auditoria,
+        co_seq_atividade_coletiva, ds_outra_localidade, co_lotacao_responsavel, st_registro_enviado,
+        ds_anotacoes, co_tipo_atividade, nu_participantes)
+    VALUES (nextval('sq_ttvddcltv_coseqtaatividadec'), left(TG_OP, 1), now(),
+        r.co_seq_atividade_coletiva, r.ds_outra_localidade, r.co_lotacao_responsavel, r.st_registro_enviado,
+        r.ds_anotacoes, r.co_tipo_atividade, r.nu_participantes);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_atividade_coletiva AFTER INSERT OR UPDATE OR DELETE ON tb_atividade_coletiva FOR EACH ROW EXECUTE PROCEDURE audit_tb_atividade_coletiva();
+
+CREATE FUNCTION audit_tb_ator_papel() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_ator_papel;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ator_papel (co_seq_taatorpapel, co_tipo_auditoria, dt_auditoria,
+        co_seq_ator_papel, no_tipo_ator_papel, co_prof, ds_modulo_inicial, st_ativo)
+    VALUES (nextval('sq_taatorpapel_coseqtaatorpape'), left(TG_OP, 1), now(),
+        r.co_seq_ator_papel, r.no_tipo_ator_papel, r.co_prof, r.ds_modulo_inicial, r.st_ativo);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_ator_papel AFTER INSERT OR UPDATE OR DELETE ON tb_ator_papel FOR EACH ROW EXECUTE PROCEDURE audit_tb_ator_papel();
+
+CREATE FUNCTION audit_rl_ator_papel_perfil() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_ator_papel_perfil;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ator_papel_perfil (co_seq_taatorpapelperfil, co_tipo_auditoria, dt_auditoria,
+        co_ator_papel, co_perfil)
+    VALUES (nextval('sq_ttrpplprfl_coseqtaatorpapel'), left(TG_OP, 1), now(),
+        r.co_ator_papel, r.co_perfil);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_ator_papel_perfil AFTER INSERT OR UPDATE OR DELETE ON rl_ator_papel_perfil FOR EACH ROW EXECUTE PROCEDURE audit_rl_ator_papel_perfil();
+
+CREATE FUNCTION audit_rl_beneficio_cidadao_aldeado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_beneficio_cidadao_aldeado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_beneficio_cidadao_aldeado (co_seq_tabeneficiocidadaoalded, co_tipo_auditoria, dt_auditoria,
+        co_seq_beneficio_cidadao)
+    VALUES (nextval('sq_tbnfccddldd_coseqtabenefici'), left(TG_OP, 1), now(),
+        r.co_seq_beneficio_cidadao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_beneficio_cidadao_aldeado AFTER INSERT OR UPDATE OR DELETE ON rl_beneficio_cidadao_aldeado FOR EACH ROW EXECUTE PROCEDURE audit_rl_beneficio_cidadao_aldeado();
+
+CREATE FUNCTION audit_tb_cbo_atend() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cbo_atend;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cbo_atend (co_seq_tacboatend, co_tipo_auditoria, dt_auditoria,
+        co_cbo, qt_tempo_consulta, co_localidade, co_seq_cbo_atend, st_disponivel_lotacao)
+    VALUES (nextval('sq_tacboatend_coseqtacboatend'), left(TG_OP, 1), now(),
+        r.co_cbo, r.qt_tempo_consulta, r.co_localidade, r.co_seq_cbo_atend, r.st_disponivel_lotacao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cbo_atend AFTER INSERT OR UPDATE OR DELETE ON tb_cbo_atend FOR EACH ROW EXECUTE PROCEDURE audit_tb_cbo_atend();
+
+CREATE FUNCTION audit_tb_cds_domicilio() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cds_domicilio;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cds_domicilio (co_seq_tacdsdomicilio, co_tipo_auditoria, dt_auditoria,
+        co_seq_cds_domicilio, tp_logradouro, ds_complemento, co_municipio, no_logradouro, no_bairro, ds_cep,
+        nu_fone_referencia, nu_fone_residencia, nu_domicilio, co_unico_domicilio, dt_ultima_atualizacao,
+        qt_referencia, st_sem_numero, co_uf, nu_ine, nu_cnes, co_unico_ultima_ficha, nu_micro_area,
+        st_fora_area, tp_cds_imovel, ds_ponto_referencia, no_instituicao_permanencia, st_outros_prof_vinculados,
+        no_responsavel_tecnico, nu_cns_responsavel_tecnico, no_cargo_instituicao,
+        nu_contato_responsavel_tecnico, nu_latitude, nu_longitude, nu_cns, no_bairro_filtro,
+        no_logradouro_filtro, nu_cbo_2002, co_tipo_endereco, nu_moradores, nu_comodos, st_energia_eletrica,
+        co_tipo_abstcmento_agua, co_tipo_acesso_dom, co_tipo_situacao_moradia)
+    VALUES (nextval('sq_tcdsdmcl_coseqtacdsdomicili'), left(TG_OP, 1), now(),
+        r.co_seq_cds_domicilio, r.tp_logradouro, r.ds_complemento, r.co_municipio, r.no_logradouro, r.no_bairro,
+        r.ds_cep, r.nu_fone_referencia, r.nu_fone_residencia, r.nu_domicilio, r.co_unico_domicilio,
+        r.dt_ultima_atualizacao, r.qt_referencia, r.st_sem_numero, r.co_uf, r.nu_ine, r.nu_cnes,
+        r.co_unico_ultima_ficha, r.nu_micro_area, r.st_fora_area, r.tp_cds_imovel, r.ds_ponto_referencia,
+        r.no_instituicao_permanencia, r.st_outros_prof_vinculados, r.no_responsavel_tecnico,
+        r.nu_cns_responsavel_tecnico, r.no_cargo_instituicao, r.nu_contato_responsavel_tecnico, r.nu_latitude,
+        r.nu_longitude, r.nu_cns, r.no_bairro_filtro, r.no_logradouro_filtro, r.nu_cbo_2002, r.co_tipo_endereco,
+        r.nu_moradores, r.nu_comodos, r.st_energia_eletrica, r.co_tipo_abstcmento_agua, r.co_tipo_acesso_dom,
+        r.co_tipo_situacao_moradia);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cds_domicilio AFTER INSERT OR UPDATE OR DELETE ON tb_cds_domicilio FOR EACH ROW EXECUTE PROCEDURE audit_tb_cds_domicilio();
+
+CREATE FUNCTION audit_tb_cfg_agenda() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cfg_agenda;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cfg_agenda (co_seq_tacfgagenda, co_tipo_auditoria, dt_auditoria,
+        co_seq_config_agenda, co_entidade_configurada, co_tipo_cfg_agenda)
+    VALUES (nextval('sq_tacfgagenda_coseqtacfgagend'), left(TG_OP, 1), now(),
+        r.co_seq_config_agenda, r.co_entidade_configurada, r.co_tipo_cfg_agenda);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cfg_agenda AFTER INSERT OR UPDATE OR DELETE ON tb_cfg_agenda FOR EACH ROW EXECUTE PROCEDURE audit_tb_cfg_agenda();
+
+CREATE FUNCTION audit_tb_cfg_agenda_detalhe() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cfg_agenda_detalhe;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cfg_agenda_detalhe (co_seq_tacfgagendadetalhe, co_tipo_auditoria, dt_auditoria,
+        co_seq_config_agenda_detalhe, co_dia_semana, co_periodo, horario_inicial, horario_final, co_cfg_agenda)
+    VALUES (nextval('sq_tcfggnddtlh_coseqtacfgagend'), left(TG_OP, 1), now(),
+        r.co_seq_config_agenda_detalhe, r.co_dia_semana, r.co_periodo, r.horario_inicial, r.horario_final,
+        r.co_cfg_agenda);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cfg_agenda_detalhe AFTER INSERT OR UPDATE OR DELETE ON tb_cfg_agenda_detalhe FOR EACH ROW EXECUTE PROCEDURE audit_tb_cfg_agenda_detalhe();
+
+CREATE FUNCTION audit_tb_cfg_agenda_municipal() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cfg_agenda_municipal;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cfg_agenda_municipal (co_seq_tacfgagendamunicipal, co_tipo_auditoria, dt_auditoria,
+        co_seq_cfg_agenda_municipal, co_localidade, nu_duracao_atendimento_padrao)
+    VALUES (nextval('sq_tcfggndmncpl_coseqtacfgagen'), left(TG_OP, 1), now(),
+        r.co_seq_cfg_agenda_municipal, r.co_localidade, r.nu_duracao_atendimento_padrao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cfg_agenda_municipal AFTER INSERT OR UPDATE OR DELETE ON tb_cfg_agenda_municipal FOR EACH ROW EXECUTE PROCEDURE audit_tb_cfg_agenda_municipal();
+
+CREATE FUNCTION audit_tb_cfg_agenda_online_detalhe() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cfg_agenda_online_detalhe;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cfg_agenda_online_detalhe (co_seq_tacfgagendaonlinedetalh, co_tipo_auditoria, dt_auditoria,
+        co_seq_cfg_agenda_online_dtlh, co_lotacao, co_dia_semana, ds_horario, st_sincronizacao,
+        uuid_horario_agenda_online, st_registro_ativo)
+    VALUES (nextval('sq_tcfggndnlndtlh_coseqtacfgag'), left(TG_OP, 1), now(),
+        r.co_seq_cfg_agenda_online_dtlh, r.co_lotacao, r.co_dia_semana, r.ds_horario, r.st_sincronizacao,
+        r.uuid_horario_agenda_online, r.st_registro_ativo);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cfg_agenda_online_detalhe AFTER INSERT OR UPDATE OR DELETE ON tb_cfg_agenda_online_detalhe FOR EACH ROW EXECUTE PROCEDURE audit_tb_cfg_agenda_online_detalhe();
+
+CREATE FUNCTION audit_tb_cfg_certificado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cfg_certificado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cfg_certificado (co_seq_tacfgcertificado, co_tipo_auditoria, dt_auditoria,
+        co_seq_cfg_certificado, ds_senha_certificado)
+    VALUES (nextval('sq_tcfgcrtfcd_coseqtacfgcertif'), left(TG_OP, 1), now(),
+        r.co_seq_cfg_certificado, r.ds_senha_certificado);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cfg_certificado AFTER INSERT OR UPDATE OR DELETE ON tb_cfg_certificado FOR EACH ROW EXECUTE PROCEDURE audit_tb_cfg_certificado();
+
+CREATE FUNCTION audit_tb_cidadao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cidadao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cidadao (co_seq_tacidadao, co_tipo_auditoria, dt_auditoria,
+        co_seq_cidadao, st_desconhece_nome_mae, co_localidade, nu_area, nu_micro_area, nu_nis_pis_pasep,
+        dt_atualizado, nu_cns_responsavel, no_responsavel, dt_nascimento_responsavel, nu_cns_cuidador,
+        no_cuidador, dt_nascimento_cuidador, tp_cds_cuidador, co_unico_cidadao, co_nacionalidade,
+        co_pais_nascimento, co_unico_ultima_ficha, dt_ultima_ficha, st_registro_cadsus, dt_atualizado_cadsus,
+        st_desconhece_nome_pai, dt_naturalizacao, dt_entrada_brasil, nu_portaria_naturalizacao, st_fora_area,
+        st_infrm_orientacao_sexual, tp_orientacao_sexual, st_infrm_identidade_genero, tp_identidade_genero,
+        st_compartilhamento_prontuario, st_ativo, st_nao_possui_cuidador, nu_cpf, nu_cns, no_cidadao,
+        no_cidadao_filtro, co_escolaridade, co_raca_cor, co_etnia, co_estado_civil, co_cbo, dt_nascimento,
+        dt_obito, no_mae, no_mae_filtro, no_pai, no_social, st_faleceu, nu_documento_obito,
+        st_dados_obito_cadsus, no_localidade_exterior, co_pais_exterior, ds_cep, ds_complemento,
+        ds_ponto_referencia, ds_logradouro, co_uf, co_localidade_endereco, nu_numero, st_sem_numero, no_bairro,
+        no_bairro_filtro, tp_logradouro, nu_telefone_residencial, nu_telefone_celular, nu_telefone_contato,
+        ds_email, st_ativo_para_exibicao, st_unificado, st_territorio_utiliza_cpf, nu_cpf_cuidador,
+        nu_cpf_responsavel, no_tipo_sanguineo, no_sexo)
+    VALUES (nextval('sq_tacidadao_coseqtacidadao'), left(TG_OP, 1), now(),
+        r.co_seq_cidadao, r.st_desconhece_nome_mae, r.co_localidade, r.nu_area, r.nu_micro_area,
+        r.nu_nis_pis_pasep, r.dt_atualizado, r.nu_cns_responsavel, r.no_responsavel,
+        r.dt_nascimento_responsavel, r.nu_cns_cuidador, r.no_cuidador, r.dt_nascimento_cuidador,
+        r.tp_cds_cuidador, r.co_unico_cidadao, r.co_nacionalidade, r.co_pais_nascimento,
+        r.co_unico_ultima_ficha, r.dt_ultima_ficha, r.st_registro_cadsus, r.dt_atualizado_cadsus,
+        r.st_desconhece_nome_pai, r.dt_naturalizacao, r.dt_entrada_brasil, r.nu_portaria_naturalizacao,
+        r.st_fora_area, r.st_infrm_orientacao_sexual, r.tp_orientacao_sexual, r.st_infrm_identidade_genero,
+        r.tp_identidade_genero, r.st_compartilhamento_prontuario, r.st_ativo, r.st_nao_possui_cuidador,
+        r.nu_cpf, r.nu_cns, r.no_cidadao, r.no_cidadao_filtro, r.co_escolaridade, r.co_raca_cor, r.co_etnia,
+        r.co_estado_civil, r.co_cbo, r.dt_nascimento, r.dt_obito, r.no_mae, r.no_mae_filtro, r.no_pai,
+        r.no_social, r.st_faleceu, r.nu_documento_obito, r.st_dados_obito_cadsus, r.no_localidade_exterior,
+        r.co_pais_exterior, r.ds_cep, r.ds_complemento, r.ds_ponto_referencia, r.ds_logradouro, r.co_uf,
+        r.co_localidade_endereco, r.nu_numero, r.st_sem_numero, r.no_bairro, r.no_bairro_filtro,
+        r.tp_logradouro, r.nu_telefone_residencial, r.nu_telefone_celular, r.nu_telefone_contato, r.ds_email,
+        r.st_ativo_para_exibicao, r.st_unificado, r.st_territorio_utiliza_cpf, r.nu_cpf_cuidador,
+        r.nu_cpf_responsavel, r.no_tipo_sanguineo, r.no_sexo);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cidadao AFTER INSERT OR UPDATE OR DELETE ON tb_cidadao FOR EACH ROW EXECUTE PROCEDURE audit_tb_cidadao();
+
+CREATE FUNCTION audit_tb_cidadao_aldeado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cidadao_aldeado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cidadao_aldeado (co_seq_tacidadaoaldeado, co_tipo_auditoria, dt_auditoria,
+        co_seq_cidadao_aldeado, co_aldeia_nascimento, co_uf_nascimento, no_responsavel_legal)
+    VALUES (nextval('sq_tcddldd_coseqtacidadaoaldea'), left(TG_OP, 1), now(),
+        r.co_seq_cidadao_aldeado, r.co_aldeia_nascimento, r.co_uf_nascimento, r.no_responsavel_legal);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cidadao_aldeado AFTER INSERT OR UPDATE OR DELETE ON tb_cidadao_aldeado FOR EACH ROW EXECUTE PROCEDURE audit_tb_cidadao_aldeado();
+
+CREATE FUNCTION audit_tb_cidadao_grupo() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cidadao_grupo;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cidadao_grupo (co_seq_tacidadaogrupo, co_tipo_auditoria, dt_auditoria,
+        co_seq_cidadao_grupo, nu_cns, nu_uuid_ultima_ficha, nu_uuid_origem, co_cidadao, co_cidadao_master,
+        co_cidadao_unificado, dt_atualizacao, nu_cpf)
+    VALUES (nextval('sq_tcddgrp_coseqtacidadaogrupo'), left(TG_OP, 1), now(),
+        r.co_seq_cidadao_grupo, r.nu_cns, r.nu_uuid_ultima_ficha, r.nu_uuid_origem, r.co_cidadao,
+        r.co_cidadao_master, r.co_cidadao_unificado, r.dt_atualizacao, r.nu_cpf);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cidadao_grupo AFTER INSERT OR UPDATE OR DELETE ON tb_cidadao_grupo FOR EACH ROW EXECUTE PROCEDURE audit_tb_cidadao_grupo();
+
+CREATE FUNCTION audit_tb_cidadao_unificacao_base() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cidadao_unificacao_base;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cidadao_unificacao_base (co_seq_tacidadaounificacaobase, co_tipo_auditoria, dt_auditoria,
+        co_seq_cidadao_unificacao_base, nu_cns, nu_cpf, st_documentos_cidadao)
+    VALUES (nextval('sq_tcddnfccbs_coseqtacidadaoun'), left(TG_OP, 1), now(),
+        r.co_seq_cidadao_unificacao_base, r.nu_cns, r.nu_cpf, r.st_documentos_cidadao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cidadao_unificacao_base AFTER INSERT OR UPDATE OR DELETE ON tb_cidadao_unificacao_base FOR EACH ROW EXECUTE PROCEDURE audit_tb_cidadao_unificacao_base();
+
+CREATE FUNCTION audit_tb_cidadao_vinculacao_equipe() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cidadao_vinculacao_equipe;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cidadao_vinculacao_equipe (co_seq_tacidadaovinculacaoequp, co_tipo_auditoria, dt_auditoria,
+        co_seq_cidadao_vinculacao_eqp, co_cidadao, co_unico_ficha, co_unico_cadastro_individual, st_envio,
+        ds_versao_ficha, st_usar_cadastro_individual, st_saida_cadastro_obito, st_saida_cadastro_territorio,
+        dt_atualizacao_cadastro, co_prof_cadastrante_cds, co_lotacao_cadastrante_pec, tp_cds_origem, nu_cnes,
+        nu_ine)
+    VALUES (nextval('sq_tcddvnclcqp_coseqtacidadaov'), left(TG_OP, 1), now(),
+        r.co_seq_cidadao_vinculacao_eqp, r.co_cidadao, r.co_unico_ficha, r.co_unico_cadastro_individual,
+        r.st_envio, r.ds_versao_ficha, r.st_usar_cadastro_individual, r.st_saida_cadastro_obito,
+        r.st_saida_cadastro_territorio, r.dt_atualizacao_cadastro, r.co_prof_cadastrante_cds,
+        r.co_lotacao_cadastrante_pec, r.tp_cds_origem, r.nu_cnes, r.nu_ine);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cidadao_vinculacao_equipe AFTER INSERT OR UPDATE OR DELETE ON tb_cidadao_vinculacao_equipe FOR EACH ROW EXECUTE PROCEDURE audit_tb_cidadao_vinculacao_equipe();
+
+CREATE FUNCTION audit_tb_cirurgias_internacoes() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cirurgias_internacoes;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cirurgias_internacoes (co_seq_tacirurgiasinternacoes, co_tipo_auditoria, dt_auditoria,
+        co_seq_cirurgias_internacoes, co_prontuario, ds_observacoes, ds_cirurgia_internacao,
+        dt_cirurgia_internacao)
+    VALUES (nextval('sq_tcrrgsntrncs_coseqtacirurgi'), left(TG_OP, 1), now(),
+        r.co_seq_cirurgias_internacoes, r.co_prontuario, r.ds_observacoes, r.ds_cirurgia_internacao,
+        r.dt_cirurgia_internacao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cirurgias_internacoes AFTER INSERT OR UPDATE OR DELETE ON tb_cirurgias_internacoes FOR EACH ROW EXECUTE PROCEDURE audit_tb_cirurgias_internacoes();
+
+CREATE FUNCTION audit_tb_config_agenda_fechamento() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_config_agenda_fechamento;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_config_agenda_fechamento (co_seq_taconfigagendafechament, co_tipo_auditoria, dt_auditoria,
+        dt_inicio, dt_fim, ds_motivo, co_seq_config_agenda_fechament, co_lotacao, no_ident_motivo_fechamento,
+        st_sincronizacao, st_registro_ativo, uuid_fechamento)
+    VALUES (nextval('sq_tcnfggndfchmnt_coseqtaconfi'), left(TG_OP, 1), now(),
+        r.dt_inicio, r.dt_fim, r.ds_motivo, r.co_seq_config_agenda_fechament, r.co_lotacao,
+        r.no_ident_motivo_fechamento, r.st_sincronizacao, r.st_registro_ativo, r.uuid_fechamento);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_config_agenda_fechamento AFTER INSERT OR UPDATE OR DELETE ON tb_config_agenda_fechamento FOR EACH ROW EXECUTE PROCEDURE audit_tb_config_agenda_fechamento();
+
+CREATE FUNCTION audit_tb_config_atencao_domiciliar() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_config_atencao_domiciliar;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_config_atencao_domiciliar (co_seq_taconfigatencaodomicilr, co_tipo_auditoria, dt_auditoria,
+        co_seq_config_atencao_domicilr, co_localidade, qt_tempo_duracao_consulta)
+    VALUES (nextval('sq_tcnfgtncdmclr_coseqtaconfig'), left(TG_OP, 1), now(),
+        r.co_seq_config_atencao_domicilr, r.co_localidade, r.qt_tempo_duracao_consulta);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_config_atencao_domiciliar AFTER INSERT OR UPDATE OR DELETE ON tb_config_atencao_domiciliar FOR EACH ROW EXECUTE PROCEDURE audit_tb_config_atencao_domiciliar();
+
+CREATE FUNCTION audit_tb_config_atend_domiciliar() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_config_atend_domiciliar;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_config_atend_domiciliar (co_seq_taconfigatenddomiciliar, co_tipo_auditoria, dt_auditoria,
+        co_seq_config_atend_domiciliar, co_equipe_pai, co_equipe_filho, co_config_atencao_domiciliar,
+        tp_config_atend_domiciliar)
+    VALUES (nextval('sq_tcnfgtnddmclr_coseqtaconfig'), left(TG_OP, 1), now(),
+        r.co_seq_config_atend_domiciliar, r.co_equipe_pai, r.co_equipe_filho, r.co_config_atencao_domiciliar,
+        r.tp_config_atend_domiciliar);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_config_atend_domiciliar AFTER INSERT OR UPDATE OR DELETE ON tb_config_atend_domiciliar FOR EACH ROW EXECUTE PROCEDURE audit_tb_config_atend_domiciliar();
+
+CREATE FUNCTION audit_tb_config_sistema() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_config_sistema;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_config_sistema (co_seq_taconfigsistema, co_tipo_auditoria, dt_auditoria,
+        co_config_sistema, ds_config_sistema, st_disponivel_sistema, ds_texto, ds_inteiro, ds_binario)
+    VALUES (nextval('sq_tcnfgsstm_coseqtaconfigsist'), left(TG_OP, 1), now(),
+        r.co_config_sistema, r.ds_config_sistema, r.st_disponivel_sistema, r.ds_texto, r.ds_inteiro,
+        r.ds_binario);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_config_sistema AFTER INSERT OR UPDATE OR DELETE ON tb_config_sistema FOR EACH ROW EXECUTE PROCEDURE audit_tb_config_sistema();
+
+CREATE FUNCTION audit_rl_credencial_integ_localidade() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_credencial_integ_localidade;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_credencial_integ_localidade (co_seq_tacredencialinteglocldd, co_tipo_auditoria, dt_auditoria,
+        co_seq_credencl_integ_local)
+    VALUES (nextval('sq_tcrdnclntglcldd_coseqtacred'), left(TG_OP, 1), now(),
+        r.co_seq_credencl_integ_local);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_credencial_integ_localidade AFTER INSERT OR UPDATE OR DELETE ON rl_credencial_integ_localidade FOR EACH ROW EXECUTE PROCEDURE audit_rl_credencial_integ_localidade();
+
+CREATE FUNCTION audit_rl_credencial_integ_recurso() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_credencial_integ_recurso;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_credencial_integ_recurso (co_seq_tacredencialintegrecurs, co_tipo_auditoria, dt_auditoria,
+        co_seq_credencl_integ_recurso)
+    VALUES (nextval('sq_tcrdnclntgrcrs_coseqtacrede'), left(TG_OP, 1), now(),
+        r.co_seq_credencl_integ_recurso);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_credencial_integ_recurso AFTER INSERT OR UPDATE OR DELETE ON rl_credencial_integ_recurso FOR EACH ROW EXECUTE PROCEDURE audit_rl_credencial_integ_recurso();
+
+CREATE FUNCTION audit_tb_credencial_integracao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_credencial_integracao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_credencial_integracao (co_seq_tacredencialintegracao, co_tipo_auditoria, dt_auditoria,
+        co_seq_credencial_integracao, dt_criacao, ds_cpf_cnpj, ds_email)
+    VALUES (nextval('sq_tcrdnclntgrc_coseqtacredenc'), left(TG_OP, 1), now(),
+        r.co_seq_credencial_integracao, r.dt_criacao, r.ds_cpf_cnpj, r.ds_email);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_credencial_integracao AFTER INSERT OR UPDATE OR DELETE ON tb_credencial_integracao FOR EACH ROW EXECUTE PROCEDURE audit_tb_credencial_integracao();
+
+CREATE FUNCTION audit_tb_cuidado_compartilhado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cuidado_compartilhado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cuidado_compartilhado (co_seq_tacuidadocompartilhado, co_tipo_auditoria, dt_auditoria,
+        co_seq_cuidado_compartilhado, dt_ultima_evolucao, co_prontuario, co_cid10, st_cidadao_aceita_atend_tic,
+        ds_discussao, co_ciap)
+    VALUES (nextval('sq_tcddcmprtlhd_coseqtacuidado'), left(TG_OP, 1), now(),
+        r.co_seq_cuidado_compartilhado, r.dt_ultima_evolucao, r.co_prontuario, r.co_cid10,
+        r.st_cidadao_aceita_atend_tic, r.ds_discussao, r.co_ciap);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cuidado_compartilhado AFTER INSERT OR UPDATE OR DELETE ON tb_cuidado_compartilhado FOR EACH ROW EXECUTE PROCEDURE audit_tb_cuidado_compartilhado();
+
+CREATE FUNCTION audit_tb_cuidado_compartilhado_evol() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_cuidado_compartilhado_evol;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_cuidado_compartilhado_evol (co_seq_tacuidadocompartilhadvl, co_tipo_auditoria, dt_auditoria,
+        co_seq_cuidado_compartlhd_evol, dt_evolucao, ds_evolucao, co_lotacao_executante, co_cbo_executante,
+        co_unidade_saude_executante, co_conduta_cuidado_compartilhd)
+    VALUES (nextval('sq_tcddcmprtlhdvl_coseqtacuida'), left(TG_OP, 1), now(),
+        r.co_seq_cuidado_compartlhd_evol, r.dt_evolucao, r.ds_evolucao, r.co_lotacao_executante,
+        r.co_cbo_executante, r.co_unidade_saude_executante, r.co_conduta_cuidado_compartilhd);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_cuidado_compartilhado_evol AFTER INSERT OR UPDATE OR DELETE ON tb_cuidado_compartilhado_evol FOR EACH ROW EXECUTE PROCEDURE audit_tb_cuidado_compartilhado_evol();
+
+CREATE FUNCTION audit_tb_encaminhamento() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_encaminhamento;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_encaminhamento (co_seq_taencaminhamento, co_tipo_auditoria, dt_auditoria,
+        co_seq_encaminhamento, co_atend_prof, co_prontuario, co_especialidade_sisreg, ds_complemento, co_cid10,
+        co_ciap, co_classificacao_risco_encam, ds_motivo_encaminhamento, ds_observacao)
+    VALUES (nextval('sq_tncmnhmnt_coseqtaencaminham'), left(TG_OP, 1), now(),
+        r.co_seq_encaminhamento, r.co_atend_prof, r.co_prontuario, r.co_especialidade_sisreg, r.ds_complemento,
+        r.co_cid10, r.co_ciap, r.co_classificacao_risco_encam, r.ds_motivo_encaminhamento, r.ds_observacao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_encaminhamento AFTER INSERT OR UPDATE OR DELETE ON tb_encaminhamento FOR EACH ROW EXECUTE PROCEDURE audit_tb_encaminhamento();
+
+CREATE FUNCTION audit_tb_equipe() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_equipe;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_equipe (co_seq_taequipe, co_tipo_auditoria, dt_auditoria,
+        co_seq_equipe, nu_ine, st_ativo, co_unidade_saude, qt_referencia, tp_equipe, ds_area, no_equipe,
+        no_equipe_filtro, co_unico_equipe)
+    VALUES (nextval('sq_taequipe_coseqtaequipe'), left(TG_OP, 1), now(),
+        r.co_seq_equipe, r.nu_ine, r.st_ativo, r.co_unidade_saude, r.qt_referencia, r.tp_equipe, r.ds_area,
+        r.no_equipe, r.no_equipe_filtro, r.co_unico_equipe);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_equipe AFTER INSERT OR UPDATE OR DELETE ON tb_equipe FOR EACH ROW EXECUTE PROCEDURE audit_tb_equipe();
+
+CREATE FUNCTION audit_tb_equipe_unificacao_base() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_equipe_unificacao_base;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_equipe_unificacao_base (co_seq_taequipeunificacaobase, co_tipo_auditoria, dt_auditoria,
+        co_seq_equipe_unificacao_base, nu_cnes)
+    VALUES (nextval('sq_tqpnfccbs_coseqtaequipeunif'), left(TG_OP, 1), now(),
+        r.co_seq_equipe_unificacao_base, r.nu_cnes);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_equipe_unificacao_base AFTER INSERT OR UPDATE OR DELETE ON tb_equipe_unificacao_base FOR EACH ROW EXECUTE PROCEDURE audit_tb_equipe_unificacao_base();
+
+CREATE FUNCTION audit_tb_estagio() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_estagio;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_estagio (co_seq_taestagio, co_tipo_auditoria, dt_auditoria,
+        co_ator_papel)
+    VALUES (nextval('sq_taestagio_coseqtaestagio'), left(TG_OP, 1), now(),
+        r.co_ator_papel);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_estagio AFTER INSERT OR UPDATE OR DELETE ON tb_estagio FOR EACH ROW EXECUTE PROCEDURE audit_tb_estagio();
+
+CREATE FUNCTION audit_rl_evol_aval_tp_vig_saude_bucl() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_evol_aval_tp_vig_saude_bucl;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evol_aval_tp_vig_saude_bucl (co_seq_taevolavaltpvigsaudebcl, co_tipo_auditoria, dt_auditoria,
+        co_evolucao_avaliacao, co_tipo_vig_saude_bucal)
+    VALUES (nextval('sq_tvlvltpvgsdbcl_coseqtaevola'), left(TG_OP, 1), now(),
+        r.co_evolucao_avaliacao, r.co_tipo_vig_saude_bucal);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_evol_aval_tp_vig_saude_bucl AFTER INSERT OR UPDATE OR DELETE ON rl_evol_aval_tp_vig_saude_bucl FOR EACH ROW EXECUTE PROCEDURE audit_rl_evol_aval_tp_vig_saude_bucl();
+
+CREATE FUNCTION audit_tb_evolucao_avaliacao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_evolucao_avaliacao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_avaliacao (co_seq_taevolucaoavaliacao, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof, ds_avaliacao, st_necessidade_de_protese)
+    VALUES (nextval('sq_tvlcvlc_coseqtaevolucaoaval'), left(TG_OP, 1), now(),
+        r.co_atend_prof, r.ds_avaliacao, r.st_necessidade_de_protese);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_evolucao_avaliacao AFTER INSERT OR UPDATE OR DELETE ON tb_evolucao_avaliacao FOR EACH ROW EXECUTE PROCEDURE audit_tb_evolucao_avaliacao();
+
+CREATE FUNCTION audit_rl_evolucao_avaliacao_ciap_cid() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_evolucao_avaliacao_ciap_cid;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_avaliacao_ciap_cid (co_seq_taevolucaoavaliacaocpcd, co_tipo_auditoria, dt_auditoria,
+        co_seq_evolucao_aval_ciap_cid, co_atend_prof, co_ciap, co_cid10, ds_nota, co_unico_problema)
+    VALUES (nextval('sq_tvlcvlccpcd_coseqtaevolucao'), left(TG_OP, 1), now(),
+        r.co_seq_evolucao_aval_ciap_cid, r.co_atend_prof, r.co_ciap, r.co_cid10, r.ds_nota, r.co_unico_problema);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_evolucao_avaliacao_ciap_cid AFTER INSERT OR UPDATE OR DELETE ON rl_evolucao_avaliacao_ciap_cid FOR EACH ROW EXECUTE PROCEDURE audit_rl_evolucao_avaliacao_ciap_cid();
+
+CREATE FUNCTION audit_tb_evolucao_dente() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_evolucao_dente;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_dente (co_seq_taevolucaodente, co_tipo_auditoria, dt_auditoria,
+        co_seq_evolucao_dente, co_dente, co_odontograma, st_coroa_cima, st_coroa_baixo, st_coroa_direita,
+        st_coroa_esquerda, st_coroa_centro, st_raiz, st_face)
+    VALUES (nextval('sq_tvlcdnt_coseqtaevolucaodent'), left(TG_OP, 1), now(),
+        r.co_seq_evolucao_dente, r.co_dente, r.co_odontograma, r.st_coroa_cima, r.st_coroa_baixo,
+        r.st_coroa_direita, r.st_coroa_esquerda, r.st_coroa_centro, r.st_raiz, r.st_face);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_evolucao_dente AFTER INSERT OR UPDATE OR DELETE ON tb_evolucao_dente FOR EACH ROW EXECUTE PROCEDURE audit_tb_evolucao_dente();
+
+CREATE FUNCTION audit_tb_evolucao_objetivo() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_evolucao_objetivo;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_objetivo (co_seq_taevolucaoobjetivo, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof, ds_objetivo, st_necessidade_especial)
+    VALUES (nextval('sq_tvlcbjtv_coseqtaevolucaoobj'), left(TG_OP, 1), now(),
+        r.co_atend_prof, r.ds_objetivo, r.st_necessidade_especial);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_evolucao_objetivo AFTER INSERT OR UPDATE OR DELETE ON tb_evolucao_objetivo FOR EACH ROW EXECUTE PROCEDURE audit_tb_evolucao_objetivo();
+
+CREATE FUNCTION audit_tb_evolucao_odonto() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_evolucao_odonto;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_odonto (co_seq_taevolucaoodonto, co_tipo_auditoria, dt_auditoria,
+        co_seq_evolucao_odonto, tp_parte_bucal, ds_parte_bucal, ds_outro, co_atend_prof_odonto, co_prontuario,
+        ds_evolucao)
+    VALUES (nextval('sq_tvlcdnt_coseqtaevolucaoodon'), left(TG_OP, 1), now(),
+        r.co_seq_evolucao_odonto, r.tp_parte_bucal, r.ds_parte_bucal, r.ds_outro, r.co_atend_prof_odonto,
+        r.co_prontuario, r.ds_evolucao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_evolucao_odonto AFTER INSERT OR UPDATE OR DELETE ON tb_evolucao_odonto FOR EACH ROW EXECUTE PROCEDURE audit_tb_evolucao_odonto();
+
+CREATE FUNCTION audit_rl_evolucao_odonto_parte_bucal() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_evolucao_odonto_parte_bucal;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_odonto_parte_bucal (co_seq_taevolucaoodontopartbcl, co_tipo_auditoria, dt_auditoria,
+        co_evolucao_odonto, co_parte_bucal)
+    VALUES (nextval('sq_tvlcdntprtbcl_coseqtaevoluc'), left(TG_OP, 1), now(),
+        r.co_evolucao_odonto, r.co_parte_bucal);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_evolucao_odonto_parte_bucal AFTER INSERT OR UPDATE OR DELETE ON rl_evolucao_odonto_parte_bucal FOR EACH ROW EXECUTE PROCEDURE audit_rl_evolucao_odonto_parte_bucal();
+
+CREATE FUNCTION audit_rl_evolucao_odonto_proced() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_evolucao_odonto_proced;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_odonto_proced (co_seq_taevolucaoodontoproced, co_tipo_auditoria, dt_auditoria,
+        co_evolucao_odonto, co_proced)
+    VALUES (nextval('sq_tvlcdntprcd_coseqtaevolucao'), left(TG_OP, 1), now(),
+        r.co_evolucao_odonto, r.co_proced);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_evolucao_odonto_proced AFTER INSERT OR UPDATE OR DELETE ON rl_evolucao_odonto_proced FOR EACH ROW EXECUTE PROCEDURE audit_rl_evolucao_odonto_proced();
+
+CREATE FUNCTION audit_tb_evolucao_plano() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_evolucao_plano;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_plano (co_seq_taevolucaoplano, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof, ds_plano)
+    VALUES (nextval('sq_tvlcpln_coseqtaevolucaoplan'), left(TG_OP, 1), now(),
+        r.co_atend_prof, r.ds_plano);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_evolucao_plano AFTER INSERT OR UPDATE OR DELETE ON tb_evolucao_plano FOR EACH ROW EXECUTE PROCEDURE audit_tb_evolucao_plano();
+
+CREATE FUNCTION audit_rl_evolucao_plano_ciap() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_evolucao_plano_ciap;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_plano_ciap (co_seq_taevolucaoplanociap, co_tipo_auditoria, dt_auditoria,
+        co_seq_evolucao_plano_ciap, co_atend_prof, co_ciap, ds_nota, co_proced)
+    VALUES (nextval('sq_tvlcplncp_coseqtaevolucaopl'), left(TG_OP, 1), now(),
+        r.co_seq_evolucao_plano_ciap, r.co_atend_prof, r.co_ciap, r.ds_nota, r.co_proced);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_evolucao_plano_ciap AFTER INSERT OR UPDATE OR DELETE ON rl_evolucao_plano_ciap FOR EACH ROW EXECUTE PROCEDURE audit_rl_evolucao_plano_ciap();
+
+CREATE FUNCTION audit_tb_evolucao_subjetivo() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_evolucao_subjetivo;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_subjetivo (co_seq_taevolucaosubjetivo, co_tipo_auditoria, dt_auditoria,
+        co_atend_prof, ds_subjetivo, ds_acompanhado_especialidade)
+    VALUES (nextval('sq_tvlcsbjtv_coseqtaevolucaosu'), left(TG_OP, 1), now(),
+        r.co_atend_prof, r.ds_subjetivo, r.ds_acompanhado_especialidade);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_evolucao_subjetivo AFTER INSERT OR UPDATE OR DELETE ON tb_evolucao_subjetivo FOR EACH ROW EXECUTE PROCEDURE audit_tb_evolucao_subjetivo();
+
+CREATE FUNCTION audit_rl_evolucao_subjetivo_ciap() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_evolucao_subjetivo_ciap;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_evolucao_subjetivo_ciap (co_seq_taevolucaosubjetivociap, co_tipo_auditoria, dt_auditoria,
+        co_seq_evolucao_subjetivo_ciap, co_atend_prof, co_ciap, ds_nota)
+    VALUES (nextval('sq_tvlcsbjtvcp_coseqtaevolucao'), left(TG_OP, 1), now(),
+        r.co_seq_evolucao_subjetivo_ciap, r.co_atend_prof, r.co_ciap, r.ds_nota);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_evolucao_subjetivo_ciap AFTER INSERT OR UPDATE OR DELETE ON rl_evolucao_subjetivo_ciap FOR EACH ROW EXECUTE PROCEDURE audit_rl_evolucao_subjetivo_ciap();
+
+CREATE FUNCTION audit_tb_exame_clearance_creatina() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_exame_clearance_creatina;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_exame_clearance_creatina (co_seq_taexameclearancecreatin, co_tipo_auditoria, dt_auditoria,
+        co_seq_exame_clearance_creatn, co_exame_requisitado, vl_clearance_creatina)
+    VALUES (nextval('sq_txmclrnccrtn_coseqtaexamecl'), left(TG_OP, 1), now(),
+        r.co_seq_exame_clearance_creatn, r.co_exame_requisitado, r.vl_clearance_creatina);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_exame_clearance_creatina AFTER INSERT OR UPDATE OR DELETE ON tb_exame_clearance_creatina FOR EACH ROW EXECUTE PROCEDURE audit_tb_exame_clearance_creatina();
+
+CREATE FUNCTION audit_tb_exame_colesterol_hdl() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_exame_colesterol_hdl;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_exame_colesterol_hdl (co_seq_taexamecolesterolhdl, co_tipo_auditoria, dt_auditoria,
+        co_seq_exame_colesterol_hdl, co_exame_requisitado, vl_colesterol_hdl)
+    VALUES (nextval('sq_txmclstrlhdl_coseqtaexameco'), left(TG_OP, 1), now(),
+        r.co_seq_exame_colesterol_hdl, r.co_exame_requisitado, r.vl_colesterol_hdl);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_exame_colesterol_hdl AFTER INSERT OR UPDATE OR DELETE ON tb_exame_colesterol_hdl FOR EACH ROW EXECUTE PROCEDURE audit_tb_exame_colesterol_hdl();
+
+CREATE FUNCTION audit_tb_exame_colesterol_ldl() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_exame_colesterol_ldl;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_exame_colesterol_ldl (co_seq_taexamecolesterolldl, co_tipo_auditoria, dt_auditoria,
+        co_seq_exame_colesterol_ldl, co_exame_requisitado, vl_colesterol_ldl)
+    VALUES (nextval('sq_txmclstrlldl_coseqtaexameco'), left(TG_OP, 1), now(),
+        r.co_seq_exame_colesterol_ldl, r.co_exame_requisitado, r.vl_colesterol_ldl);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_exame_colesterol_ldl AFTER INSERT OR UPDATE OR DELETE ON tb_exame_colesterol_ldl FOR EACH ROW EXECUTE PROCEDURE audit_tb_exame_colesterol_ldl();
+
+CREATE FUNCTION audit_tb_exame_colesterol_total() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_exame_colesterol_total;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_exame_colesterol_total (co_seq_taexamecolesteroltotal, co_tipo_auditoria, dt_auditoria,
+        co_seq_exame_colesterol_total, co_exame_requisitado, vl_colesterol_total)
+    VALUES (nextval('sq_txmclstrlttl_coseqtaexameco'), left(TG_OP, 1), now(),
+        r.co_seq_exame_colesterol_total, r.co_exame_requisitado, r.vl_colesterol_total);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_exame_colesterol_total AFTER INSERT OR UPDATE OR DELETE ON tb_exame_colesterol_total FOR EACH ROW EXECUTE PROCEDURE audit_tb_exame_colesterol_total();
+
+CREATE FUNCTION audit_tb_exame_creatina_serica() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_exame_creatina_serica;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_exame_creatina_serica (co_seq_taexamecreatinaserica, co_tipo_auditoria, dt_auditoria,
+        co_seq_exame_creatina_sericia, co_exame_requisitado, vl_creatina_serica)
+    VALUES (nextval('sq_txmcrtnsrc_coseqtaexamecrea'), left(TG_OP, 1), now(),
+        r.co_seq_exame_creatina_sericia, r.co_exame_requisitado, r.vl_creatina_serica);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_exame_creatina_serica AFTER INSERT OR UPDATE OR DELETE ON tb_exame_creatina_serica FOR EACH ROW EXECUTE PROCEDURE audit_tb_exame_creatina_serica();
+
+CREATE FUNCTION audit_tb_exame_hemoglobina_glicada() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_exame_hemoglobina_glicada;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_exame_hemoglobina_glicada (co_seq_taexamehemoglobinaglicd, co_tipo_auditoria, dt_auditoria,
+        co_seq_exame_hemoglobina_glicd, co_exame_requisitado, vl_hemoglobina_glicada)
+    VALUES (nextval('sq_txmhmglbnglcd_coseqtaexameh'), left(TG_OP, 1), now(),
+        r.co_seq_exame_hemoglobina_glicd, r.co_exame_requisitado, r.vl_hemoglobina_glicada);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_exame_hemoglobina_glicada AFTER INSERT OR UPDATE OR DELETE ON tb_exame_hemoglobina_glicada FOR EACH ROW EXECUTE PROCEDURE audit_tb_exame_hemoglobina_glicada();
+
+CREATE FUNCTION audit_tb_exame_prenatal() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_exame_prenatal;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_exame_prenatal (co_seq_taexameprenatal, co_tipo_auditoria, dt_auditoria,
+        co_seq_exame_prenatal, co_exame_requisitado, qt_semana_gestacional_eco, qt_dia_gestacional_eco,
+        dt_provavel_parto_eco)
+    VALUES (nextval('sq_txmprntl_coseqtaexameprenat'), left(TG_OP, 1), now(),
+        r.co_seq_exame_prenatal, r.co_exame_requisitado, r.qt_semana_gestacional_eco, r.qt_dia_gestacional_eco,
+        r.dt_provavel_parto_eco);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_exame_prenatal AFTER INSERT OR UPDATE OR DELETE ON tb_exame_prenatal FOR EACH ROW EXECUTE PROCEDURE audit_tb_exame_prenatal();
+
+CREATE FUNCTION audit_tb_exame_puericultura() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_exame_puericultura;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_exame_puericultura (co_seq_taexamepuericultura, co_tipo_auditoria, dt_auditoria,
+        co_seq_exame, co_exame_requisitado, co_exame)
+    VALUES (nextval('sq_txmprcltr_coseqtaexamepueri'), left(TG_OP, 1), now(),
+        r.co_seq_exame, r.co_exame_requisitado, r.co_exame);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_exame_puericultura AFTER INSERT OR UPDATE OR DELETE ON tb_exame_puericultura FOR EACH ROW EXECUTE PROCEDURE audit_tb_exame_puericultura();
+
+CREATE FUNCTION audit_tb_exame_requisitado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_exame_requisitado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_exame_requisitado (co_seq_taexamerequisitado, co_tipo_auditoria, dt_auditoria,
+        co_seq_exame_requisitado, st_conferido, dt_resultado, co_atend_prof, co_proced, co_requisicao_exame,
+        co_atend_prof_resultado, co_prontuario, dt_realizacao, dt_solicitacao, co_proced_exame_especifico,
+        ds_resultado, ds_observacao, co_arquivo_atendprof)
+    VALUES (nextval('sq_txmrqstd_coseqtaexamerequis'), left(TG_OP, 1), now(),
+        r.co_seq_exame_requisitado, r.st_conferido, r.dt_resultado, r.co_atend_prof, r.co_proced,
+        r.co_requisicao_exame, r.co_atend_prof_resultado, r.co_prontuario, r.dt_realizacao, r.dt_solicitacao,
+        r.co_proced_exame_especifico, r.ds_resultado, r.ds_observacao, r.co_arquivo_atendprof);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_exame_requisitado AFTER INSERT OR UPDATE OR DELETE ON tb_exame_requisitado FOR EACH ROW EXECUTE PROCEDURE audit_tb_exame_requisitado();
+
+CREATE FUNCTION audit_tb_exame_triglicerideos() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_exame_triglicerideos;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_exame_triglicerideos (co_seq_taexametriglicerideos, co_tipo_auditoria, dt_auditoria,
+        co_seq_exame_triglicerideos, co_exame_requisitado, vl_triglicerideos)
+    VALUES (nextval('sq_txmtrglcrds_coseqtaexametri'), left(TG_OP, 1), now(),
+        r.co_seq_exame_triglicerideos, r.co_exame_requisitado, r.vl_triglicerideos);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_exame_triglicerideos AFTER INSERT OR UPDATE OR DELETE ON tb_exame_triglicerideos FOR EACH ROW EXECUTE PROCEDURE audit_tb_exame_triglicerideos();
+
+CREATE FUNCTION audit_tb_gestor_estadual() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_gestor_estadual;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_gestor_estadual (co_seq_tagestorestadual, co_tipo_auditoria, dt_auditoria,
+        co_ator_papel, co_uf)
+    VALUES (nextval('sq_tgstrstdl_coseqtagestoresta'), left(TG_OP, 1), now(),
+        r.co_ator_papel, r.co_uf);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_gestor_estadual AFTER INSERT OR UPDATE OR DELETE ON tb_gestor_estadual FOR EACH ROW EXECUTE PROCEDURE audit_tb_gestor_estadual();
+
+CREATE FUNCTION audit_tb_gestor_municipal() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_gestor_municipal;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_gestor_municipal (co_seq_tagestormunicipal, co_tipo_auditoria, dt_auditoria,
+        co_ator_papel, co_localidade)
+    VALUES (nextval('sq_tgstrmncpl_coseqtagestormun'), left(TG_OP, 1), now(),
+        r.co_ator_papel, r.co_localidade);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_gestor_municipal AFTER INSERT OR UPDATE OR DELETE ON tb_gestor_municipal FOR EACH ROW EXECUTE PROCEDURE audit_tb_gestor_municipal();
+
+CREATE FUNCTION audit_tb_grupo_exame() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_grupo_exame;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_grupo_exame (co_seq_tagrupoexame, co_tipo_auditoria, dt_auditoria,
+        co_seq_grupo_exame, no_grupo_exame, nu_idade_minima, nu_idade_maxima, co_localidade, no_sexo)
+    VALUES (nextval('sq_tagrupoexame_coseqtagrupoex'), left(TG_OP, 1), now(),
+        r.co_seq_grupo_exame, r.no_grupo_exame, r.nu_idade_minima, r.nu_idade_maxima, r.co_localidade, r.no_sexo);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_grupo_exame AFTER INSERT OR UPDATE OR DELETE ON tb_grupo_exame FOR EACH ROW EXECUTE PROCEDURE audit_tb_grupo_exame();
+
+CREATE FUNCTION audit_tb_guia_encaminhamento() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_guia_encaminhamento;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_guia_encaminhamento (co_seq_taguiaencaminhamento, co_tipo_auditoria, dt_auditoria,
+        co_seq_encaminhamento, co_prontuario)
+    VALUES (nextval('sq_tgncmnhmnt_coseqtaguiaencam'), left(TG_OP, 1), now(),
+        r.co_seq_encaminhamento, r.co_prontuario);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_guia_encaminhamento AFTER INSERT OR UPDATE OR DELETE ON tb_guia_encaminhamento FOR EACH ROW EXECUTE PROCEDURE audit_tb_guia_encaminhamento();
+
+CREATE FUNCTION audit_tb_imunobiologico_lote() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_imunobiologico_lote;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_imunobiologico_lote (co_seq_taimunobiologicolote, co_tipo_auditoria, dt_auditoria,
+        co_seq_imunobiologico_lote, co_imunobiologico, ds_lote, ds_lote_filtro, ds_lote_fabricante_filtro,
+        dt_validade, co_imunobiologico_fabricante, st_ativo, co_unidade_saude)
+    VALUES (nextval('sq_tmnblgclt_coseqtaimunobiolo'), left(TG_OP, 1), now(),
+        r.co_seq_imunobiologico_lote, r.co_imunobiologico, r.ds_lote, r.ds_lote_filtro,
+        r.ds_lote_fabricante_filtro, r.dt_validade, r.co_imunobiologico_fabricante, r.st_ativo,
+        r.co_unidade_saude);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_imunobiologico_lote AFTER INSERT OR UPDATE OR DELETE ON tb_imunobiologico_lote FOR EACH ROW EXECUTE PROCEDURE audit_tb_imunobiologico_lote();
+
+CREATE FUNCTION audit_tb_integracao_horus() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_integracao_horus;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_integracao_horus (co_seq_taintegracaohorus, co_tipo_auditoria, dt_auditoria,
+        co_unidade_saude, dt_habilitar_integracao, st_ativo, tp_erro_teste_horus, co_unidade_saude_padrao)
+    VALUES (nextval('sq_tntgrchrs_coseqtaintegracao'), left(TG_OP, 1), now(),
+        r.co_unidade_saude, r.dt_habilitar_integracao, r.st_ativo, r.tp_erro_teste_horus,
+        r.co_unidade_saude_padrao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_integracao_horus AFTER INSERT OR UPDATE OR DELETE ON tb_integracao_horus FOR EACH ROW EXECUTE PROCEDURE audit_tb_integracao_horus();
+
+CREATE FUNCTION audit_tb_ivcf() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_ivcf;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ivcf (co_seq_taivcf, co_tipo_auditoria, dt_auditoria,
+        co_seq_ivcf, dt_resultado, co_prontuario, st_sg_percepcao_saude, st_sg_comorbidade,
+        st_sg_cap_aerobica_muscular, st_sg_idade, nu_resultado)
+    VALUES (nextval('sq_taivcf_coseqtaivcf'), left(TG_OP, 1), now(),
+        r.co_seq_ivcf, r.dt_resultado, r.co_prontuario, r.st_sg_percepcao_saude, r.st_sg_comorbidade,
+        r.st_sg_cap_aerobica_muscular, r.st_sg_idade, r.nu_resultado);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_ivcf AFTER INSERT OR UPDATE OR DELETE ON tb_ivcf FOR EACH ROW EXECUTE PROCEDURE audit_tb_ivcf();
+
+CREATE FUNCTION audit_tb_ivcf_aplicacao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_ivcf_aplicacao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_ivcf_aplicacao (co_seq_taivcfaplicacao, co_tipo_auditoria, dt_auditoria,
+        co_seq_ivcfaplicacao, st_resposta, co_pergunta)
+    VALUES (nextval('sq_tvcfplcc_coseqtaivcfaplicac'), left(TG_OP, 1), now(),
+        r.co_seq_ivcfaplicacao, r.st_resposta, r.co_pergunta);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_ivcf_aplicacao AFTER INSERT OR UPDATE OR DELETE ON tb_ivcf_aplicacao FOR EACH ROW EXECUTE PROCEDURE audit_tb_ivcf_aplicacao();
+
+CREATE FUNCTION audit_tb_justificativa_agenda() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_justificativa_agenda;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_justificativa_agenda (co_seq_tajustificativaagenda, co_tipo_auditoria, dt_auditoria,
+        co_seq_justificativa_agendamnt, co_agendamento, co_lotacao_justificativa, ds_justificativa,
+        dt_justificativa, co_origem_justificativa, ds_opcao_justificativa, co_usuario,
+        co_responsavel_cancelamento)
+    VALUES (nextval('sq_tjstfctvgnd_coseqtajustific'), left(TG_OP, 1), now(),
+        r.co_seq_justificativa_agendamnt, r.co_agendamento, r.co_lotacao_justificativa, r.ds_justificativa,
+        r.dt_justificativa, r.co_origem_justificativa, r.ds_opcao_justificativa, r.co_usuario,
+        r.co_responsavel_cancelamento);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_justificativa_agenda AFTER INSERT OR UPDATE OR DELETE ON tb_justificativa_agenda FOR EACH ROW EXECUTE PROCEDURE audit_tb_justificativa_agenda();
+
+CREATE FUNCTION audit_tb_justificativa_status_ciddao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_justificativa_status_ciddao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_justificativa_status_ciddao (co_seq_tajustificativastatscdd, co_tipo_auditoria, dt_auditoria,
+        co_seq_justifica_inativ_cidada, dt_justificativa, ds_justificativa, co_lotacao, co_cidadao, st_cidadao,
+        co_usuario)
+    VALUES (nextval('sq_tjstfctvsttscdd_coseqtajust'), left(TG_OP, 1), now(),
+        r.co_seq_justifica_inativ_cidada, r.dt_justificativa, r.ds_justificativa, r.co_lotacao, r.co_cidadao,
+        r.st_cidadao, r.co_usuario);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_justificativa_status_ciddao AFTER INSERT OR UPDATE OR DELETE ON tb_justificativa_status_ciddao FOR EACH ROW EXECUTE PROCEDURE audit_tb_justificativa_status_ciddao();
+
+CREATE FUNCTION audit_tb_lembrete() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_lembrete;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_lembrete (co_seq_talembrete, co_tipo_auditoria, dt_auditoria,
+        co_seq_lembrete, dt_prontuario_lembrete, ds_lembrete, st_desativado, co_atend_prof, co_prontuario,
+        co_ultimo_lembrete_evolucao)
+    VALUES (nextval('sq_talembrete_coseqtalembrete'), left(TG_OP, 1), now(),
+        r.co_seq_lembrete, r.dt_prontuario_lembrete, r.ds_lembrete, r.st_desativado, r.co_atend_prof,
+        r.co_prontuario, r.co_ultimo_lembrete_evolucao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_lembrete AFTER INSERT OR UPDATE OR DELETE ON tb_lembrete FOR EACH ROW EXECUTE PROCEDURE audit_tb_lembrete();
+
+CREATE FUNCTION audit_tb_lembrete_evolucao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_lembrete_evolucao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_lembrete_evolucao (co_seq_talembreteevolucao, co_tipo_auditoria, dt_auditoria,
+        co_seq_lembrete_evolucao, ds_lembrete, st_ativo, co_lotacao, dt_prontuario_lembrete,
+        co_visibilidade_lembrete, co_lembrete)
+    VALUES (nextval('sq_tlmbrtvlc_coseqtalembreteev'), left(TG_OP, 1), now(),
+        r.co_seq_lembrete_evolucao, r.ds_lembrete, r.st_ativo, r.co_lotacao, r.dt_prontuario_lembrete,
+        r.co_visibilidade_lembrete, r.co_lembrete);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_lembrete_evolucao AFTER INSERT OR UPDATE OR DELETE ON tb_lembrete_evolucao FOR EACH ROW EXECUTE PROCEDURE audit_tb_lembrete_evolucao();
+
+CREATE FUNCTION audit_tb_lista_espera() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_lista_espera;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_lista_espera (co_seq_talistaespera, co_tipo_auditoria, dt_auditoria,
+        co_seq_lista_espera, ds_observacao_saida)
+    VALUES (nextval('sq_tlstspr_coseqtalistaespera'), left(TG_OP, 1), now(),
+        r.co_seq_lista_espera, r.ds_observacao_saida);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_lista_espera AFTER INSERT OR UPDATE OR DELETE ON tb_lista_espera FOR EACH ROW EXECUTE PROCEDURE audit_tb_lista_espera();
+
+CREATE FUNCTION audit_tb_lotacao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_lotacao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_lotacao (co_seq_talotacao, co_tipo_auditoria, dt_auditoria,
+        dt_desativacao_lotacao, co_cbo, co_prof, co_unidade_saude, co_equipe, co_ator_papel, st_atualiza_perfil,
+        st_importada, st_agenda_alterada_manual, dt_ultima_tentativa_envio, st_sincronizacao,
+        st_ativo_agenda_online, ds_ultima_tentativa, co_unico_lotacao)
+    VALUES (nextval('sq_talotacao_coseqtalotacao'), left(TG_OP, 1), now(),
+        r.dt_desativacao_lotacao, r.co_cbo, r.co_prof, r.co_unidade_saude, r.co_equipe, r.co_ator_papel,
+        r.st_atualiza_perfil, r.st_importada, r.st_agenda_alterada_manual, r.dt_ultima_tentativa_envio,
+        r.st_sincronizacao, r.st_ativo_agenda_online, r.ds_ultima_tentativa, r.co_unico_lotacao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_lotacao AFTER INSERT OR UPDATE OR DELETE ON tb_lotacao FOR EACH ROW EXECUTE PROCEDURE audit_tb_lotacao();
+
+CREATE FUNCTION audit_rl_manifest_alergiaevolucao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_manifest_alergiaevolucao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_manifest_alergiaevolucao (co_seq_tamanifestalergiaevoluc, co_tipo_auditoria, dt_auditoria,
+        co_manifestacao_alergia, co_alergia_evolucao)
+    VALUES (nextval('sq_tmnfstlrgvlc_coseqtamanifes'), left(TG_OP, 1), now(),
+        r.co_manifestacao_alergia, r.co_alergia_evolucao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_manifest_alergiaevolucao AFTER INSERT OR UPDATE OR DELETE ON rl_manifest_alergiaevolucao FOR EACH ROW EXECUTE PROCEDURE audit_rl_manifest_alergiaevolucao();
+
+CREATE FUNCTION audit_tb_marcador_consumo_alimentar() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_marcador_consumo_alimentar;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_marcador_consumo_alimentar (co_seq_tamarcadorconsumoalmntr, co_tipo_auditoria, dt_auditoria,
+        co_seq_marcador_consumo_alim)
+    VALUES (nextval('sq_tmrcdrcnsmlmntr_coseqtamarc'), left(TG_OP, 1), now(),
+        r.co_seq_marcador_consumo_alim);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_marcador_consumo_alimentar AFTER INSERT OR UPDATE OR DELETE ON tb_marcador_consumo_alimentar FOR EACH ROW EXECUTE PROCEDURE audit_tb_marcador_consumo_alimentar();
+
+CREATE FUNCTION audit_tb_medicamento() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_medicamento;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_medicamento (co_seq_tamedicamento, co_tipo_auditoria, dt_auditoria,
+        co_seq_medicamento, no_principio_ativo, ds_concentracao, co_forma_farmaceutica, ds_unidade_fornecimento,
+        no_principio_ativo_filtro)
+    VALUES (nextval('sq_tmdcmnt_coseqtamedicamento'), left(TG_OP, 1), now(),
+        r.co_seq_medicamento, r.no_principio_ativo, r.ds_concentracao, r.co_forma_farmaceutica,
+        r.ds_unidade_fornecimento, r.no_principio_ativo_filtro);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_medicamento AFTER INSERT OR UPDATE OR DELETE ON tb_medicamento FOR EACH ROW EXECUTE PROCEDURE audit_tb_medicamento();
+
+CREATE FUNCTION audit_tb_medicamento_catmat() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_medicamento_catmat;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_medicamento_catmat (co_seq_tamedicamentocatmat, co_tipo_auditoria, dt_auditoria,
+        co_medicamento_catmat, st_ativo, co_principio_ativo, co_unidade_fornecimento, co_catmat, ds_volume,
+        co_medicamento, nu_frequencia_instalacao, co_rename, no_medicamento_filtro)
+    VALUES (nextval('sq_tmdcmntctmt_coseqtamedicame'), left(TG_OP, 1), now(),
+        r.co_medicamento_catmat, r.st_ativo, r.co_principio_ativo, r.co_unidade_fornecimento, r.co_catmat,
+        r.ds_volume, r.co_medicamento, r.nu_frequencia_instalacao, r.co_rename, r.no_medicamento_filtro);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_medicamento_catmat AFTER INSERT OR UPDATE OR DELETE ON tb_medicamento_catmat FOR EACH ROW EXECUTE PROCEDURE audit_tb_medicamento_catmat();
+
+CREATE FUNCTION audit_tb_medicamento_uso_continuo() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_medicamento_uso_continuo;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_medicamento_uso_continuo (co_seq_tamedicamentousocontinu, co_tipo_auditoria, dt_auditoria,
+        co_seq_medicament_uso_continuo, co_medicamento, co_prontuario, co_ultima_receita_medicamento)
+    VALUES (nextval('sq_tmdcmntscntn_coseqtamedicam'), left(TG_OP, 1), now(),
+        r.co_seq_medicament_uso_continuo, r.co_medicamento, r.co_prontuario, r.co_ultima_receita_medicamento);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_medicamento_uso_continuo AFTER INSERT OR UPDATE OR DELETE ON tb_medicamento_uso_continuo FOR EACH ROW EXECUTE PROCEDURE audit_tb_medicamento_uso_continuo();
+
+CREATE FUNCTION audit_tb_medicao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_medicao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_medicao (co_seq_tamedicao, co_tipo_auditoria, dt_auditoria,
+        co_seq_medicao, dt_medicao, tp_glicemia, co_atend_prof, dt_ultima_menstruacao, nu_medicao_peso,
+        nu_medicao_altura, nu_medicao_frequencia_cardiaca, nu_medicao_pressao_arterial,
+        nu_medicao_perimetro_cefalico, nu_medicao_frequnca_resprtria, nu_medicao_temperatura,
+        nu_medicao_saturacao_o2, nu_medicao_glicemia, nu_medicao_imc, nu_medicao_altura_uterina,
+        nu_medicao_batimnto_cardco_ftl, nu_medicao_vacinacao_em_dia, nu_perimetro_panturrilha,
+        st_medicao_anterior, nu_medicao_circunf_abdominal, nu_medicao_apgar_um, nu_medicao_apgar_cinco,
+        nu_medicao_apgar_dez, tp_gravidez, tp_parto, nu_medicao_ig_semanas, nu_medicao_ig_dias)
+    VALUES (nextval('sq_tamedicao_coseqtamedicao'), left(TG_OP, 1), now(),
+        r.co_seq_medicao, r.dt_medicao, r.tp_glicemia, r.co_atend_prof, r.dt_ultima_menstruacao,
+        r.nu_medicao_peso, r.nu_medicao_altura, r.nu_medicao_frequencia_cardiaca, r.nu_medicao_pressao_arterial,
+        r.nu_medicao_perimetro_cefalico, r.nu_medicao_frequnca_resprtria, r.nu_medicao_temperatura,
+        r.nu_medicao_saturacao_o2, r.nu_medicao_glicemia, r.nu_medicao_imc, r.nu_medicao_altura_uterina,
+        r.nu_medicao_batimnto_cardco_ftl, r.nu_medicao_vacinacao_em_dia, r.nu_perimetro_panturrilha,
+        r.st_medicao_anterior, r.nu_medicao_circunf_abdominal, r.nu_medicao_apgar_um, r.nu_medicao_apgar_cinco,
+        r.nu_medicao_apgar_dez, r.tp_gravidez, r.tp_parto, r.nu_medicao_ig_semanas, r.nu_medicao_ig_dias);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_medicao AFTER INSERT OR UPDATE OR DELETE ON tb_medicao FOR EACH ROW EXECUTE PROCEDURE audit_tb_medicao();
+
+CREATE FUNCTION audit_tb_modelo_personalizado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_modelo_personalizado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_modelo_personalizado (co_seq_tamodelopersonalizado, co_tipo_auditoria, dt_auditoria,
+        co_seq_modelo_personalizado, no_modelo, ds_modelo_personalizado)
+    VALUES (nextval('sq_tmdlprsnlzd_coseqtamodelope'), left(TG_OP, 1), now(),
+        r.co_seq_modelo_personalizado, r.no_modelo, r.ds_modelo_personalizado);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_modelo_personalizado AFTER INSERT OR UPDATE OR DELETE ON tb_modelo_personalizado FOR EACH ROW EXECUTE PROCEDURE audit_tb_modelo_personalizado();
+
+CREATE FUNCTION audit_tb_neuro_alter_fenot() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_neuro_alter_fenot;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_neuro_alter_fenot (co_seq_taneuroalterfenot, co_tipo_auditoria, dt_auditoria,
+        co_seq_neuro_alter_fenot, co_alter_fenot_detalhe, co_prontuario, co_ultimo_alter_fenot_evolucao,
+        co_unico_alter_fenot)
+    VALUES (nextval('sq_tnrltrfnt_coseqtaneuroalter'), left(TG_OP, 1), now(),
+        r.co_seq_neuro_alter_fenot, r.co_alter_fenot_detalhe, r.co_prontuario, r.co_ultimo_alter_fenot_evolucao,
+        r.co_unico_alter_fenot);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_neuro_alter_fenot AFTER INSERT OR UPDATE OR DELETE ON tb_neuro_alter_fenot FOR EACH ROW EXECUTE PROCEDURE audit_tb_neuro_alter_fenot();
+
+CREATE FUNCTION audit_tb_neuro_alter_fenot_evolucao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_neuro_alter_fenot_evolucao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_neuro_alter_fenot_evolucao (co_seq_taneuroalterfenotevoluc, co_tipo_auditoria, dt_auditoria,
+        co_seq_neuro_alter_fenot_evol, co_atend_prof, co_alter_fenot_detalhe, st_avaliado,
+        co_unico_neuro_alter_fenot)
+    VALUES (nextval('sq_tnrltrfntvlc_coseqtaneuroal'), left(TG_OP, 1), now(),
+        r.co_seq_neuro_alter_fenot_evol, r.co_atend_prof, r.co_alter_fenot_detalhe, r.st_avaliado,
+        r.co_unico_neuro_alter_fenot);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_neuro_alter_fenot_evolucao AFTER INSERT OR UPDATE OR DELETE ON tb_neuro_alter_fenot_evolucao FOR EACH ROW EXECUTE PROCEDURE audit_tb_neuro_alter_fenot_evolucao();
+
+CREATE FUNCTION audit_tb_neuro_fator_risco() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_neuro_fator_risco;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_neuro_fator_risco (co_seq_taneurofatorrisco, co_tipo_auditoria, dt_auditoria,
+        co_seq_neuro_fator_risco, co_fator_risco_detalhe, co_prontuario, co_ultimo_fator_risco_evolucao,
+        co_unico_fator_risco)
+    VALUES (nextval('sq_tnrftrrsc_coseqtaneurofator'), left(TG_OP, 1), now(),
+        r.co_seq_neuro_fator_risco, r.co_fator_risco_detalhe, r.co_prontuario, r.co_ultimo_fator_risco_evolucao,
+        r.co_unico_fator_risco);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_neuro_fator_risco AFTER INSERT OR UPDATE OR DELETE ON tb_neuro_fator_risco FOR EACH ROW EXECUTE PROCEDURE audit_tb_neuro_fator_risco();
+
+CREATE FUNCTION audit_tb_neuro_fator_risco_evolucao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_neuro_fator_risco_evolucao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_neuro_fator_risco_evolucao (co_seq_taneurofatorriscoevoluc, co_tipo_auditoria, dt_auditoria,
+        co_seq_neuro_fator_risco_evol, co_atend_prof, co_fator_risco_detalhe, st_avaliado,
+        co_unico_neuro_fator_risco)
+    VALUES (nextval('sq_tnrftrrscvlc_coseqtaneurofa'), left(TG_OP, 1), now(),
+        r.co_seq_neuro_fator_risco_evol, r.co_atend_prof, r.co_fator_risco_detalhe, r.st_avaliado,
+        r.co_unico_neuro_fator_risco);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_neuro_fator_risco_evolucao AFTER INSERT OR UPDATE OR DELETE ON tb_neuro_fator_risco_evolucao FOR EACH ROW EXECUTE PROCEDURE audit_tb_neuro_fator_risco_evolucao();
+
+CREATE FUNCTION audit_tb_neuro_marco() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_neuro_marco;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_neuro_marco (co_seq_taneuromarco, co_tipo_auditoria, dt_auditoria,
+        co_seq_neuro_marco, co_marco_detalhe, co_prontuario, co_ultimo_marco_evolucao, co_unico_marco)
+    VALUES (nextval('sq_taneuromarco_coseqtaneuroma'), left(TG_OP, 1), now(),
+        r.co_seq_neuro_marco, r.co_marco_detalhe, r.co_prontuario, r.co_ultimo_marco_evolucao, r.co_unico_marco);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_neuro_marco AFTER INSERT OR UPDATE OR DELETE ON tb_neuro_marco FOR EACH ROW EXECUTE PROCEDURE audit_tb_neuro_marco();
+
+CREATE FUNCTION audit_tb_neuro_marco_evolucao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_neuro_marco_evolucao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_neuro_marco_evolucao (co_seq_taneuromarcoevolucao, co_tipo_auditoria, dt_auditoria,
+        co_seq_neuro_marco_evolucao, co_atend_prof, co_marco_detalhe, st_avaliado, nu_anos_idade_registro,
+        nu_meses_idade_registro, co_unico_neuro_marco)
+    VALUES (nextval('sq_tnrmrcvlc_coseqtaneuromarco'), left(TG_OP, 1), now(),
+        r.co_seq_neuro_marco_evolucao, r.co_atend_prof, r.co_marco_detalhe, r.st_avaliado,
+        r.nu_anos_idade_registro, r.nu_meses_idade_registro, r.co_unico_neuro_marco);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_neuro_marco_evolucao AFTER INSERT OR UPDATE OR DELETE ON tb_neuro_marco_evolucao FOR EACH ROW EXECUTE PROCEDURE audit_tb_neuro_marco_evolucao();
+
+CREATE FUNCTION audit_tb_nodo() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_nodo;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_nodo (co_seq_tanodo, co_tipo_auditoria, dt_auditoria,
+        co_nodo, no_servidor, ds_nome, st_ativo, st_conexao, dt_testeconexao)
+    VALUES (nextval('sq_tanodo_coseqtanodo'), left(TG_OP, 1), now(),
+        r.co_nodo, r.no_servidor, r.ds_nome, r.st_ativo, r.st_conexao, r.dt_testeconexao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_nodo AFTER INSERT OR UPDATE OR DELETE ON tb_nodo FOR EACH ROW EXECUTE PROCEDURE audit_tb_nodo();
+
+CREATE FUNCTION audit_tb_odontograma() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_odontograma;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_odontograma (co_seq_taodontograma, co_tipo_auditoria, dt_auditoria,
+        co_seq_odontograma, co_atend_prof_odonto, co_prontuario, st_protese_total_superior,
+        st_protese_total_inferior)
+    VALUES (nextval('sq_tdntgrm_coseqtaodontograma'), left(TG_OP, 1), now(),
+        r.co_seq_odontograma, r.co_atend_prof_odonto, r.co_prontuario, r.st_protese_total_superior,
+        r.st_protese_total_inferior);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_odontograma AFTER INSERT OR UPDATE OR DELETE ON tb_odontograma FOR EACH ROW EXECUTE PROCEDURE audit_tb_odontograma();
+
+CREATE FUNCTION audit_tb_orientacao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_orientacao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_orientacao (co_seq_taorientacao, co_tipo_auditoria, dt_auditoria,
+        co_seq_orientacao, ds_orientacao, st_orientacao_finalizada, co_atend_prof, co_prontuario)
+    VALUES (nextval('sq_taorientacao_coseqtaorienta'), left(TG_OP, 1), now(),
+        r.co_seq_orientacao, r.ds_orientacao, r.st_orientacao_finalizada, r.co_atend_prof, r.co_prontuario);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_orientacao AFTER INSERT OR UPDATE OR DELETE ON tb_orientacao FOR EACH ROW EXECUTE PROCEDURE audit_tb_orientacao();
+
+CREATE FUNCTION audit_tb_pedido_envio_base() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_pedido_envio_base;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_pedido_envio_base (co_seq_tapedidoenviobase, co_tipo_auditoria, dt_auditoria,
+        co_seq_pedido_envio)
+    VALUES (nextval('sq_tpddnvbs_coseqtapedidoenvio'), left(TG_OP, 1), now(),
+        r.co_seq_pedido_envio);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_pedido_envio_base AFTER INSERT OR UPDATE OR DELETE ON tb_pedido_envio_base FOR EACH ROW EXECUTE PROCEDURE audit_tb_pedido_envio_base();
+
+CREATE FUNCTION audit_tb_perfil() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_perfil;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_perfil (co_seq_taperfil, co_tipo_auditoria, dt_auditoria,
+        co_seq_perfil, no_perfil, no_perfil_filtro, qt_referencia, co_localidade, no_perfil_padrao, st_ativo,
+        no_tipo_perfil)
+    VALUES (nextval('sq_taperfil_coseqtaperfil'), left(TG_OP, 1), now(),
+        r.co_seq_perfil, r.no_perfil, r.no_perfil_filtro, r.qt_referencia, r.co_localidade, r.no_perfil_padrao,
+        r.st_ativo, r.no_tipo_perfil);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_perfil AFTER INSERT OR UPDATE OR DELETE ON tb_perfil FOR EACH ROW EXECUTE PROCEDURE audit_tb_perfil();
+
+CREATE FUNCTION audit_tb_perfil_recurso() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_perfil_recurso;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_perfil_recurso (co_seq_taperfilrecurso, co_tipo_auditoria, dt_auditoria,
+        co_seq_perfil_recurso, co_perfil, no_recurso)
+    VALUES (nextval('sq_tprflrcrs_coseqtaperfilrecu'), left(TG_OP, 1), now(),
+        r.co_seq_perfil_recurso, r.co_perfil, r.no_recurso);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_perfil_recurso AFTER INSERT OR UPDATE OR DELETE ON tb_perfil_recurso FOR EACH ROW EXECUTE PROCEDURE audit_tb_perfil_recurso();
+
+CREATE FUNCTION audit_tb_periodo_ausencia() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_periodo_ausencia;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_periodo_ausencia (co_seq_taperiodoausencia, co_tipo_auditoria, dt_auditoria,
+        co_seq_periodo_ausencia)
+    VALUES (nextval('sq_tprdsnc_coseqtaperiodoausen'), left(TG_OP, 1), now(),
+        r.co_seq_periodo_ausencia);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_periodo_ausencia AFTER INSERT OR UPDATE OR DELETE ON tb_periodo_ausencia FOR EACH ROW EXECUTE PROCEDURE audit_tb_periodo_ausencia();
+
+CREATE FUNCTION audit_tb_periograma_completo() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_periograma_completo;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_periograma_completo (co_seq_taperiogramacompleto, co_tipo_auditoria, dt_auditoria,
+        co_seq_periograma_completo, co_prontuario)
+    VALUES (nextval('sq_tprgrmcmplt_coseqtaperiogra'), left(TG_OP, 1), now(),
+        r.co_seq_periograma_completo, r.co_prontuario);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_periograma_completo AFTER INSERT OR UPDATE OR DELETE ON tb_periograma_completo FOR EACH ROW EXECUTE PROCEDURE audit_tb_periograma_completo();
+
+CREATE FUNCTION audit_tb_periograma_simplificado() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_periograma_simplificado;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_periograma_simplificado (co_seq_taperiogramasimplificad, co_tipo_auditoria, dt_auditoria,
+        co_seq_periograma_simplificado, co_prontuario, ds_observacao)
+    VALUES (nextval('sq_tprgrmsmplfcd_coseqtaperiog'), left(TG_OP, 1), now(),
+        r.co_seq_periograma_simplificado, r.co_prontuario, r.ds_observacao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_periograma_simplificado AFTER INSERT OR UPDATE OR DELETE ON tb_periograma_simplificado FOR EACH ROW EXECUTE PROCEDURE audit_tb_periograma_simplificado();
+
+CREATE FUNCTION audit_tb_pre_natal() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_pre_natal;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_pre_natal (co_seq_taprenatal, co_tipo_auditoria, dt_auditoria,
+        co_seq_pre_natal, co_problema, co_prontuario, tp_gravidez, dt_ultima_menstruacao, dt_desfecho,
+        st_gravidez_planejada, st_alto_risco, co_unico_pre_natal)
+    VALUES (nextval('sq_taprenatal_coseqtaprenatal'), left(TG_OP, 1), now(),
+        r.co_seq_pre_natal, r.co_problema, r.co_prontuario, r.tp_gravidez, r.dt_ultima_menstruacao,
+        r.dt_desfecho, r.st_gravidez_planejada, r.st_alto_risco, r.co_unico_pre_natal);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_pre_natal AFTER INSERT OR UPDATE OR DELETE ON tb_pre_natal FOR EACH ROW EXECUTE PROCEDURE audit_tb_pre_natal();
+
+CREATE FUNCTION audit_tb_problema() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_problema;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_problema (co_seq_taproblema, co_tipo_auditoria, dt_auditoria,
+        co_seq_problema, dt_registro, ds_outro, ds_problema_filtro, co_ciap, co_cid10,
+        co_ultimo_problema_evolucao, co_prontuario, co_unico_problema)
+    VALUES (nextval('sq_taproblema_coseqtaproblema'), left(TG_OP, 1), now(),
+        r.co_seq_problema, r.dt_registro, r.ds_outro, r.ds_problema_filtro, r.co_ciap, r.co_cid10,
+        r.co_ultimo_problema_evolucao, r.co_prontuario, r.co_unico_problema);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_problema AFTER INSERT OR UPDATE OR DELETE ON tb_problema FOR EACH ROW EXECUTE PROCEDURE audit_tb_problema();
+
+CREATE FUNCTION audit_tb_problema_evolucao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_problema_evolucao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_problema_evolucao (co_seq_taproblemaevolucao, co_tipo_auditoria, dt_auditoria,
+        co_seq_problema_evolucao, ds_observacao, co_situacao_problema, co_atend_prof, co_unico_problema,
+        dt_inicio_problema, dt_fim_problema, co_sequencial_evolucao, st_possui_cid, st_possui_ciap)
+    VALUES (nextval('sq_tprblmvlc_coseqtaproblemaev'), left(TG_OP, 1), now(),
+        r.co_seq_problema_evolucao, r.ds_observacao, r.co_situacao_problema, r.co_atend_prof,
+        r.co_unico_problema, r.dt_inicio_problema, r.dt_fim_problema, r.co_sequencial_evolucao, r.st_possui_cid,
+        r.st_possui_ciap);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_problema_evolucao AFTER INSERT OR UPDATE OR DELETE ON tb_problema_evolucao FOR EACH ROW EXECUTE PROCEDURE audit_tb_problema_evolucao();
+
+CREATE FUNCTION audit_rl_proced_grupo_exame() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_proced_grupo_exame;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_proced_grupo_exame (co_seq_taprocedgrupoexame, co_tipo_auditoria, dt_auditoria,
+        co_seq_proced_grupo_exame, co_grupo_exame, co_proced)
+    VALUES (nextval('sq_tprcdgrpxm_coseqtaprocedgru'), left(TG_OP, 1), now(),
+        r.co_seq_proced_grupo_exame, r.co_grupo_exame, r.co_proced);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_proced_grupo_exame AFTER INSERT OR UPDATE OR DELETE ON rl_proced_grupo_exame FOR EACH ROW EXECUTE PROCEDURE audit_rl_proced_grupo_exame();
+
+CREATE FUNCTION audit_tb_prof() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_prof;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_prof (co_seq_taprof, co_tipo_auditoria, dt_auditoria,
+        co_seq_prof, nu_conselho_classe, co_uf_emissora_conselho_classe, co_conselho_classe, nu_cpf, nu_cns,
+        no_profissional_filtro, dt_nascimento, nu_telefone, ds_email, ds_cep, ds_complemento,
+        ds_ponto_referencia, ds_logradouro, co_uf, co_localidade_endereco, nu_numero, st_sem_numero, no_bairro,
+        no_bairro_filtro, tp_logradouro, co_usuario, no_sexo, no_civil_profissional, no_social_profissional)
+    VALUES (nextval('sq_taprof_coseqtaprof'), left(TG_OP, 1), now(),
+        r.co_seq_prof, r.nu_conselho_classe, r.co_uf_emissora_conselho_classe, r.co_conselho_classe, r.nu_cpf,
+        r.nu_cns, r.no_profissional_filtro, r.dt_nascimento, r.nu_telefone, r.ds_email, r.ds_cep,
+        r.ds_complemento, r.ds_ponto_referencia, r.ds_logradouro, r.co_uf, r.co_localidade_endereco,
+        r.nu_numero, r.st_sem_numero, r.no_bairro, r.no_bairro_filtro, r.tp_logradouro, r.co_usuario, r.no_sexo,
+        r.no_civil_profissional, r.no_social_profissional);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_prof AFTER INSERT OR UPDATE OR DELETE ON tb_prof FOR EACH ROW EXECUTE PROCEDURE audit_tb_prof();
+
+CREATE FUNCTION audit_tb_prof_historico_cns() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_prof_historico_cns;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_prof_historico_cns (co_seq_taprofhistoricocns, co_tipo_auditoria, dt_auditoria,
+        co_seq_prof_historico_cns, nu_cns, co_prof)
+    VALUES (nextval('sq_tprfhstrccns_coseqtaprofhis'), left(TG_OP, 1), now(),
+        r.co_seq_prof_historico_cns, r.nu_cns, r.co_prof);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_prof_historico_cns AFTER INSERT OR UPDATE OR DELETE ON tb_prof_historico_cns FOR EACH ROW EXECUTE PROCEDURE audit_tb_prof_historico_cns();
+
+CREATE FUNCTION audit_rl_prof_municipio() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_prof_municipio;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_prof_municipio (co_seq_taprofmunicipio, co_tipo_auditoria, dt_auditoria,
+        co_localidade, co_ator_papel)
+    VALUES (nextval('sq_tprfmncp_coseqtaprofmunicip'), left(TG_OP, 1), now(),
+        r.co_localidade, r.co_ator_papel);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_prof_municipio AFTER INSERT OR UPDATE OR DELETE ON rl_prof_municipio FOR EACH ROW EXECUTE PROCEDURE audit_rl_prof_municipio();
+
+CREATE FUNCTION audit_tb_prontuario() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_prontuario;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_prontuario (co_seq_taprontuario, co_tipo_auditoria, dt_auditoria,
+        co_seq_prontuario, qt_referencia, co_prontuario_grupo, co_cidadao, st_cidadao_processado)
+    VALUES (nextval('sq_taprontuario_coseqtaprontua'), left(TG_OP, 1), now(),
+        r.co_seq_prontuario, r.qt_referencia, r.co_prontuario_grupo, r.co_cidadao, r.st_cidadao_processado);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_prontuario AFTER INSERT OR UPDATE OR DELETE ON tb_prontuario FOR EACH ROW EXECUTE PROCEDURE audit_tb_prontuario();
+
+CREATE FUNCTION audit_tb_prontuario_grupo_historico() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_prontuario_grupo_historico;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_prontuario_grupo_historico (co_seq_taprontuariogrupohistrc, co_tipo_auditoria, dt_auditoria,
+        co_seq_prontuario_grpo_hstrco, co_prontuario_grupo, co_prontuario, dt_unificacao)
+    VALUES (nextval('sq_tprntrgrphstrc_coseqtapront'), left(TG_OP, 1), now(),
+        r.co_seq_prontuario_grpo_hstrco, r.co_prontuario_grupo, r.co_prontuario, r.dt_unificacao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_prontuario_grupo_historico AFTER INSERT OR UPDATE OR DELETE ON tb_prontuario_grupo_historico FOR EACH ROW EXECUTE PROCEDURE audit_tb_prontuario_grupo_historico();
+
+CREATE FUNCTION audit_tb_prontuario_unidade_saude() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_prontuario_unidade_saude;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_prontuario_unidade_saude (co_seq_taprontuariounidadesaud, co_tipo_auditoria, dt_auditoria,
+        co_seq_prontuario_unidade_saud, co_unidade_saude, co_cidadao, nu_prontuario)
+    VALUES (nextval('sq_tprntrnddsd_coseqtaprontuar'), left(TG_OP, 1), now(),
+        r.co_seq_prontuario_unidade_saud, r.co_unidade_saude, r.co_cidadao, r.nu_prontuario);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_prontuario_unidade_saude AFTER INSERT OR UPDATE OR DELETE ON tb_prontuario_unidade_saude FOR EACH ROW EXECUTE PROCEDURE audit_tb_prontuario_unidade_saude();
+
+CREATE FUNCTION audit_tb_rascunho_atend_prof() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_rascunho_atend_prof;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_rascunho_atend_prof (co_seq_tarascunhoatendprof, co_tipo_auditoria, dt_auditoria,
+        co_seq_rascunho_atend_prof)
+    VALUES (nextval('sq_trscnhtndprf_coseqtarascunh'), left(TG_OP, 1), now(),
+        r.co_seq_rascunho_atend_prof);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_rascunho_atend_prof AFTER INSERT OR UPDATE OR DELETE ON tb_rascunho_atend_prof FOR EACH ROW EXECUTE PROCEDURE audit_tb_rascunho_atend_prof();
+
+CREATE FUNCTION audit_tb_receita_medicamento() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_receita_medicamento;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_receita_medicamento (co_seq_tareceitamedicamento, co_tipo_auditoria, dt_auditoria,
+        co_seq_receita_medicamento, no_posologia, qt_receitada, co_aplicacao_medicamento, st_uso_continuo,
+        co_medicamento, dt_inicio_tratamento, dt_fim_tratamento, qt_duracao_tratamento, ds_dose,
+        tp_frequencia_dose, ds_frequencia_dose, st_registro_manual, st_dose_unica, ds_recomendacao,
+        qt_periodo_frequencia, tp_un_medida_tempo_frequencia, tp_un_medida_tempo_tratamento, co_atend_prof,
+        tp_receita, ds_observacao_interrupcao, qt_dose)
+    VALUES (nextval('sq_trctmdcmnt_coseqtareceitame'), left(TG_OP, 1), now(),
+        r.co_seq_receita_medicamento, r.no_posologia, r.qt_receitada, r.co_aplicacao_medicamento,
+        r.st_uso_continuo, r.co_medicamento, r.dt_inicio_tratamento, r.dt_fim_tratamento,
+        r.qt_duracao_tratamento, r.ds_dose, r.tp_frequencia_dose, r.ds_frequencia_dose, r.st_registro_manual,
+        r.st_dose_unica, r.ds_recomendacao, r.qt_periodo_frequencia, r.tp_un_medida_tempo_frequencia,
+        r.tp_un_medida_tempo_tratamento, r.co_atend_prof, r.tp_receita, r.ds_observacao_interrupcao, r.qt_dose);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_receita_medicamento AFTER INSERT OR UPDATE OR DELETE ON tb_receita_medicamento FOR EACH ROW EXECUTE PROCEDURE audit_tb_receita_medicamento();
+
+CREATE FUNCTION audit_tb_registro_vacinacao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_registro_vacinacao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_registro_vacinacao (co_seq_taregistrovacinacao, co_tipo_auditoria, dt_auditoria,
+        co_seq_registro_vacinacao, co_estrategia_vacinacao, co_imunobiologico, co_dose_imunobiologico,
+        co_via_adm_vacina, co_local_apl_vacina, co_vacinacao, co_tipo_registro_vacinacao, st_registro_anterior,
+        dt_aprazamento, dt_aplicacao, co_imunobiologico_lote, ds_observacoes, co_grupo_atendimento,
+        co_cid10_motivo_indicacao, st_pesquisa_clinica)
+    VALUES (nextval('sq_trgstrvcnc_coseqtaregistrov'), left(TG_OP, 1), now(),
+        r.co_seq_registro_vacinacao, r.co_estrategia_vacinacao, r.co_imunobiologico, r.co_dose_imunobiologico,
+        r.co_via_adm_vacina, r.co_local_apl_vacina, r.co_vacinacao, r.co_tipo_registro_vacinacao,
+        r.st_registro_anterior, r.dt_aprazamento, r.dt_aplicacao, r.co_imunobiologico_lote, r.ds_observacoes,
+        r.co_grupo_atendimento, r.co_cid10_motivo_indicacao, r.st_pesquisa_clinica);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_registro_vacinacao AFTER INSERT OR UPDATE OR DELETE ON tb_registro_vacinacao FOR EACH ROW EXECUTE PROCEDURE audit_tb_registro_vacinacao();
+
+CREATE FUNCTION audit_tb_requisicao_exame() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_requisicao_exame;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_requisicao_exame (co_seq_tarequisicaoexame, co_tipo_auditoria, dt_auditoria,
+        co_seq_requisicao_exame, dt_requisicao, dt_ultima_menstruacao, ds_justificativa_procedimento,
+        co_atend_prof, co_cid10, tp_exame, ds_observacao)
+    VALUES (nextval('sq_trqscxm_coseqtarequisicaoex'), left(TG_OP, 1), now(),
+        r.co_seq_requisicao_exame, r.dt_requisicao, r.dt_ultima_menstruacao, r.ds_justificativa_procedimento,
+        r.co_atend_prof, r.co_cid10, r.tp_exame, r.ds_observacao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_requisicao_exame AFTER INSERT OR UPDATE OR DELETE ON tb_requisicao_exame FOR EACH ROW EXECUTE PROCEDURE audit_tb_requisicao_exame();
+
+CREATE FUNCTION audit_tb_resposta_mca() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_resposta_mca;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_resposta_mca (co_seq_tarespostamca, co_tipo_auditoria, dt_auditoria,
+        co_seq_resposta_mca, co_marcador_consumo_alimentar, co_pergunta_mca)
+    VALUES (nextval('sq_trspstmc_coseqtarespostamca'), left(TG_OP, 1), now(),
+        r.co_seq_resposta_mca, r.co_marcador_consumo_alimentar, r.co_pergunta_mca);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_resposta_mca AFTER INSERT OR UPDATE OR DELETE ON tb_resposta_mca FOR EACH ROW EXECUTE PROCEDURE audit_tb_resposta_mca();
+
+CREATE FUNCTION audit_rl_respostamca_opcaomca() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_respostamca_opcaomca;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_respostamca_opcaomca (co_seq_tarespostamcaopcaomca, co_tipo_auditoria, dt_auditoria,
+        co_seq_respostamca_opcaomca, co_resposta_mca, co_opcao_mca)
+    VALUES (nextval('sq_trspstmcpcmc_coseqtarespost'), left(TG_OP, 1), now(),
+        r.co_seq_respostamca_opcaomca, r.co_resposta_mca, r.co_opcao_mca);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_respostamca_opcaomca AFTER INSERT OR UPDATE OR DELETE ON rl_respostamca_opcaomca FOR EACH ROW EXECUTE PROCEDURE audit_rl_respostamca_opcaomca();
+
+CREATE FUNCTION audit_tb_retificacao_atend() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_retificacao_atend;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_retificacao_atend (co_seq_taretificacaoatend, co_tipo_auditoria, dt_auditoria,
+        co_seq_retificacao_atend, bl_conteudo_atendimento, co_unico_atend_prof, co_lotacao, co_prontuario,
+        dt_exclusao)
+    VALUES (nextval('sq_trtfcctnd_coseqtaretificaca'), left(TG_OP, 1), now(),
+        r.co_seq_retificacao_atend, r.bl_conteudo_atendimento, r.co_unico_atend_prof, r.co_lotacao,
+        r.co_prontuario, r.dt_exclusao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_retificacao_atend AFTER INSERT OR UPDATE OR DELETE ON tb_retificacao_atend FOR EACH ROW EXECUTE PROCEDURE audit_tb_retificacao_atend();
+
+CREATE FUNCTION audit_tb_risco() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_risco;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_risco (co_seq_tarisco, co_tipo_auditoria, dt_auditoria,
+        co_seq_risco, co_prontuario)
+    VALUES (nextval('sq_tarisco_coseqtarisco'), left(TG_OP, 1), now(),
+        r.co_seq_risco, r.co_prontuario);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_risco AFTER INSERT OR UPDATE OR DELETE ON tb_risco FOR EACH ROW EXECUTE PROCEDURE audit_tb_risco();
+
+CREATE FUNCTION audit_tb_servidor_smtp() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_servidor_smtp;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_servidor_smtp (co_seq_taservidorsmtp, co_tipo_auditoria, dt_auditoria,
+        co_seq_servidor_smtp, no_host, nu_porta, ds_usuario, ds_senha, ds_email, st_usuario_email, st_ativo,
+        dt_registro)
+    VALUES (nextval('sq_tsrvdrsmtp_coseqtaservidors'), left(TG_OP, 1), now(),
+        r.co_seq_servidor_smtp, r.no_host, r.nu_porta, r.ds_usuario, r.ds_senha, r.ds_email, r.st_usuario_email,
+        r.st_ativo, r.dt_registro);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_servidor_smtp AFTER INSERT OR UPDATE OR DELETE ON tb_servidor_smtp FOR EACH ROW EXECUTE PROCEDURE audit_tb_servidor_smtp();
+
+CREATE FUNCTION audit_tb_sinan_notificacao_evolucao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_sinan_notificacao_evolucao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_sinan_notificacao_evolucao (co_seq_tasinannotificacaoevolc, co_tipo_auditoria, dt_auditoria,
+        co_seq_sinan_notificacao_evol, co_sinan_notificacao, co_atend_prof, co_prontuario)
+    VALUES (nextval('sq_tsnnntfccvlc_coseqtasinanno'), left(TG_OP, 1), now(),
+        r.co_seq_sinan_notificacao_evol, r.co_sinan_notificacao, r.co_atend_prof, r.co_prontuario);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_sinan_notificacao_evolucao AFTER INSERT OR UPDATE OR DELETE ON tb_sinan_notificacao_evolucao FOR EACH ROW EXECUTE PROCEDURE audit_tb_sinan_notificacao_evolucao();
+
+CREATE FUNCTION audit_tb_sistema_externo() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_sistema_externo;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_sistema_externo (co_seq_tasistemaexterno, co_tipo_auditoria, dt_auditoria,
+        co_seq_sistema_externo, dt_criacao, ds_cpf_cnpj, ds_email)
+    VALUES (nextval('sq_tsstmxtrn_coseqtasistemaext'), left(TG_OP, 1), now(),
+        r.co_seq_sistema_externo, r.dt_criacao, r.ds_cpf_cnpj, r.ds_email);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_sistema_externo AFTER INSERT OR UPDATE OR DELETE ON tb_sistema_externo FOR EACH ROW EXECUTE PROCEDURE audit_tb_sistema_externo();
+
+CREATE FUNCTION audit_rl_situacaoface_evolucaodente() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_situacaoface_evolucaodente;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_situacaoface_evolucaodente (co_seq_tasituacaofaceevolucdnt, co_tipo_auditoria, dt_auditoria,
+        co_seq_stface_evodente)
+    VALUES (nextval('sq_tstcfcvlcdnt_coseqtasituaca'), left(TG_OP, 1), now(),
+        r.co_seq_stface_evodente);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_situacaoface_evolucaodente AFTER INSERT OR UPDATE OR DELETE ON rl_situacaoface_evolucaodente FOR EACH ROW EXECUTE PROCEDURE audit_rl_situacaoface_evolucaodente();
+
+CREATE FUNCTION audit_rl_situacaoraiz_evolucaodente() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_situacaoraiz_evolucaodente;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_situacaoraiz_evolucaodente (co_seq_tasituacaoraizevolucdnt, co_tipo_auditoria, dt_auditoria,
+        co_seq_straiz_evodente)
+    VALUES (nextval('sq_tstcrzvlcdnt_coseqtasituaca'), left(TG_OP, 1), now(),
+        r.co_seq_straiz_evodente);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_situacaoraiz_evolucaodente AFTER INSERT OR UPDATE OR DELETE ON rl_situacaoraiz_evolucaodente FOR EACH ROW EXECUTE PROCEDURE audit_rl_situacaoraiz_evolucaodente();
+
+CREATE FUNCTION audit_tb_substancia_espec_alergia() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_substancia_espec_alergia;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_substancia_espec_alergia (co_seq_tasubstanciaespecalergi, co_tipo_auditoria, dt_auditoria,
+        co_seq_substanc_espec_alergia, co_medicamento_catmat)
+    VALUES (nextval('sq_tsbstncspclrg_coseqtasubsta'), left(TG_OP, 1), now(),
+        r.co_seq_substanc_espec_alergia, r.co_medicamento_catmat);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_substancia_espec_alergia AFTER INSERT OR UPDATE OR DELETE ON tb_substancia_espec_alergia FOR EACH ROW EXECUTE PROCEDURE audit_tb_substancia_espec_alergia();
+
+CREATE FUNCTION audit_tb_tecido_mole() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_tecido_mole;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_tecido_mole (co_seq_tatecidomole, co_tipo_auditoria, dt_auditoria,
+        co_seq_tecido_mole, co_prontuario, ds_outro_sintomatologia, co_cid10)
+    VALUES (nextval('sq_tatecidomole_coseqtatecidom'), left(TG_OP, 1), now(),
+        r.co_seq_tecido_mole, r.co_prontuario, r.ds_outro_sintomatologia, r.co_cid10);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_tecido_mole AFTER INSERT OR UPDATE OR DELETE ON tb_tecido_mole FOR EACH ROW EXECUTE PROCEDURE audit_tb_tecido_mole();
+
+CREATE FUNCTION audit_tb_tecido_mole_lesao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_tecido_mole_lesao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_tecido_mole_lesao (co_seq_tatecidomolelesao, co_tipo_auditoria, dt_auditoria,
+        co_lesao)
+    VALUES (nextval('sq_ttcdmlls_coseqtatecidomolel'), left(TG_OP, 1), now(),
+        r.co_lesao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_tecido_mole_lesao AFTER INSERT OR UPDATE OR DELETE ON tb_tecido_mole_lesao FOR EACH ROW EXECUTE PROCEDURE audit_tb_tecido_mole_lesao();
+
+CREATE FUNCTION audit_tb_territorio_cidadao_erro() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_territorio_cidadao_erro;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_territorio_cidadao_erro (co_seq_taterritoriocidadaoerro, co_tipo_auditoria, dt_auditoria,
+        co_seq_territorio_cidadao_erro, co_cidadao)
+    VALUES (nextval('sq_ttrrtrcddrr_coseqtaterritor'), left(TG_OP, 1), now(),
+        r.co_seq_territorio_cidadao_erro, r.co_cidadao);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_territorio_cidadao_erro AFTER INSERT OR UPDATE OR DELETE ON tb_territorio_cidadao_erro FOR EACH ROW EXECUTE PROCEDURE audit_tb_territorio_cidadao_erro();
+
+CREATE FUNCTION audit_tb_territorio_domicilio_erro() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_territorio_domicilio_erro;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_territorio_domicilio_erro (co_seq_taterritoriodomiciliorr, co_tipo_auditoria, dt_auditoria,
+        co_seq_territorio_dom_erro)
+    VALUES (nextval('sq_ttrrtrdmclrr_coseqtaterrito'), left(TG_OP, 1), now(),
+        r.co_seq_territorio_dom_erro);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_territorio_domicilio_erro AFTER INSERT OR UPDATE OR DELETE ON tb_territorio_domicilio_erro FOR EACH ROW EXECUTE PROCEDURE audit_tb_territorio_domicilio_erro();
+
+CREATE FUNCTION audit_tb_tipo_servico() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_tipo_servico;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_tipo_servico (co_seq_tatiposervico, co_tipo_auditoria, dt_auditoria,
+        co_seq_tipo_servico, no_tipo_servico, no_tipo_servico_filtro, st_interno, co_localidade)
+    VALUES (nextval('sq_ttpsrvc_coseqtatiposervico'), left(TG_OP, 1), now(),
+        r.co_seq_tipo_servico, r.no_tipo_servico, r.no_tipo_servico_filtro, r.st_interno, r.co_localidade);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_tipo_servico AFTER INSERT OR UPDATE OR DELETE ON tb_tipo_servico FOR EACH ROW EXECUTE PROCEDURE audit_tb_tipo_servico();
+
+CREATE FUNCTION audit_tb_unidade_saude() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_unidade_saude;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_unidade_saude (co_seq_taunidadesaude, co_tipo_auditoria, dt_auditoria,
+        nu_licenca_funcionamento, tp_unidade_saude, co_seq_unidade_saude, nu_cnes, st_ativo, nu_cnpj,
+        no_unidade_saude, no_unidade_saude_filtro, nu_telefone_comercial, nu_telefone_comercial2,
+        nu_telefone_fax, ds_email, ds_cep, ds_complemento, ds_ponto_referencia, ds_logradouro, co_uf,
+        co_localidade_endereco, nu_numero, st_sem_numero, no_bairro, no_bairro_filtro, tp_logradouro,
+        co_subtp_unidade_saude)
+    VALUES (nextval('sq_tnddsd_coseqtaunidadesaude'), left(TG_OP, 1), now(),
+        r.nu_licenca_funcionamento, r.tp_unidade_saude, r.co_seq_unidade_saude, r.nu_cnes, r.st_ativo,
+        r.nu_cnpj, r.no_unidade_saude, r.no_unidade_saude_filtro, r.nu_telefone_comercial,
+        r.nu_telefone_comercial2, r.nu_telefone_fax, r.ds_email, r.ds_cep, r.ds_complemento,
+        r.ds_ponto_referencia, r.ds_logradouro, r.co_uf, r.co_localidade_endereco, r.nu_numero, r.st_sem_numero,
+        r.no_bairro, r.no_bairro_filtro, r.tp_logradouro, r.co_subtp_unidade_saude);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_unidade_saude AFTER INSERT OR UPDATE OR DELETE ON tb_unidade_saude FOR EACH ROW EXECUTE PROCEDURE audit_tb_unidade_saude();
+
+CREATE FUNCTION audit_rl_unidade_saude_complexidade() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_unidade_saude_complexidade;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_unidade_saude_complexidade (co_seq_taunidadesaudecomplexdd, co_tipo_auditoria, dt_auditoria,
+        co_ator_papel, co_complexidade)
+    VALUES (nextval('sq_tnddsdcmplxdd_coseqtaunidad'), left(TG_OP, 1), now(),
+        r.co_ator_papel, r.co_complexidade);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_unidade_saude_complexidade AFTER INSERT OR UPDATE OR DELETE ON rl_unidade_saude_complexidade FOR EACH ROW EXECUTE PROCEDURE audit_rl_unidade_saude_complexidade();
+
+CREATE FUNCTION audit_rl_unidade_saude_horus() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_unidade_saude_horus;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_unidade_saude_horus (co_seq_taunidadesaudehorus, co_tipo_auditoria, dt_auditoria,
+        co_unidade_saude, co_unidade_saude_horus, co_seq_unidade_saude_horus)
+    VALUES (nextval('sq_tnddsdhrs_coseqtaunidadesau'), left(TG_OP, 1), now(),
+        r.co_unidade_saude, r.co_unidade_saude_horus, r.co_seq_unidade_saude_horus);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_unidade_saude_horus AFTER INSERT OR UPDATE OR DELETE ON rl_unidade_saude_horus FOR EACH ROW EXECUTE PROCEDURE audit_rl_unidade_saude_horus();
+
+CREATE FUNCTION audit_rl_unidade_saude_tipo_servico() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r rl_unidade_saude_tipo_servico;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_unidade_saude_tipo_servico (co_seq_taunidadesaudetiposervc, co_tipo_auditoria, dt_auditoria,
+        tp_servico, co_ator_papel)
+    VALUES (nextval('sq_tnddsdtpsrvc_coseqtaunidade'), left(TG_OP, 1), now(),
+        r.tp_servico, r.co_ator_papel);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_rl_unidade_saude_tipo_servico AFTER INSERT OR UPDATE OR DELETE ON rl_unidade_saude_tipo_servico FOR EACH ROW EXECUTE PROCEDURE audit_rl_unidade_saude_tipo_servico();
+
+CREATE FUNCTION audit_tb_unidade_saude_unif_base() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_unidade_saude_unif_base;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_unidade_saude_unif_base (co_seq_taunidadesaudeunifbase, co_tipo_auditoria, dt_auditoria,
+        co_seq_unidade_saude_unif_base, nu_cnes)
+    VALUES (nextval('sq_tnddsdnfbs_coseqtaunidadesa'), left(TG_OP, 1), now(),
+        r.co_seq_unidade_saude_unif_base, r.nu_cnes);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_unidade_saude_unif_base AFTER INSERT OR UPDATE OR DELETE ON tb_unidade_saude_unif_base FOR EACH ROW EXECUTE PROCEDURE audit_tb_unidade_saude_unif_base();
+
+CREATE FUNCTION audit_tb_unificacao_base() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_unificacao_base;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_unificacao_base (co_seq_taunificacaobase, co_tipo_auditoria, dt_auditoria,
+        co_seq_unificacao_base)
+    VALUES (nextval('sq_tnfccbs_coseqtaunificacaoba'), left(TG_OP, 1), now(),
+        r.co_seq_unificacao_base);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_unificacao_base AFTER INSERT OR UPDATE OR DELETE ON tb_unificacao_base FOR EACH ROW EXECUTE PROCEDURE audit_tb_unificacao_base();
+
+CREATE FUNCTION audit_tb_usuario() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_usuario;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_usuario (co_seq_tausuario, co_tipo_auditoria, dt_auditoria,
+        co_seq_usuario, st_bloqueado, ds_senha, co_ator, dt_ultima_atualizacao_senha, st_termo_uso,
+        st_forcar_troca_senha, nr_tentativas_acesso, ds_login, dt_envio_email_recuperar_senha,
+        st_visualizou_novidades, st_pesquisa_respondida, dt_primeiro_login_versao, dt_pesquisa_respondida)
+    VALUES (nextval('sq_tausuario_coseqtausuario'), left(TG_OP, 1), now(),
+        r.co_seq_usuario, r.st_bloqueado, r.ds_senha, r.co_ator, r.dt_ultima_atualizacao_senha, r.st_termo_uso,
+        r.st_forcar_troca_senha, r.nr_tentativas_acesso, r.ds_login, r.dt_envio_email_recuperar_senha,
+        r.st_visualizou_novidades, r.st_pesquisa_respondida, r.dt_primeiro_login_versao,
+        r.dt_pesquisa_respondida);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_usuario AFTER INSERT OR UPDATE OR DELETE ON tb_usuario FOR EACH ROW EXECUTE PROCEDURE audit_tb_usuario();
+
+CREATE FUNCTION audit_tb_vacinacao() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_vacinacao;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_vacinacao (co_seq_tavacinacao, co_tipo_auditoria, dt_auditoria,
+        co_seq_vacinacao, st_gestante, st_puerpera, st_viajante, st_comunicante_hanseniase, co_atend_prof,
+        co_prontuario, no_condicao_maternal)
+    VALUES (nextval('sq_tavacinacao_coseqtavacinaca'), left(TG_OP, 1), now(),
+        r.co_seq_vacinacao, r.st_gestante, r.st_puerpera, r.st_viajante, r.st_comunicante_hanseniase,
+        r.co_atend_prof, r.co_prontuario, r.no_condicao_maternal);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_vacinacao AFTER INSERT OR UPDATE OR DELETE ON tb_vacinacao FOR EACH ROW EXECUTE PROCEDURE audit_tb_vacinacao();
+
+CREATE FUNCTION audit_tb_videochamada() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_videochamada;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_videochamada (co_seq_tavideochamada, co_tipo_auditoria, dt_auditoria,
+        co_seq_videochamada)
+    VALUES (nextval('sq_tvdchmd_coseqtavideochamada'), left(TG_OP, 1), now(),
+        r.co_seq_videochamada);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_videochamada AFTER INSERT OR UPDATE OR DELETE ON tb_videochamada FOR EACH ROW EXECUTE PROCEDURE audit_tb_videochamada();
+
+CREATE FUNCTION audit_tb_vinculacao_equipes() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_vinculacao_equipes;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_vinculacao_equipes (co_seq_tavinculacaoequipes, co_tipo_auditoria, dt_auditoria,
+        co_seq_vinculacao_equipes, co_equipe_principal)
+    VALUES (nextval('sq_tvnclcqps_coseqtavinculacao'), left(TG_OP, 1), now(),
+        r.co_seq_vinculacao_equipes, r.co_equipe_principal);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_vinculacao_equipes AFTER INSERT OR UPDATE OR DELETE ON tb_vinculacao_equipes FOR EACH ROW EXECUTE PROCEDURE audit_tb_vinculacao_equipes();
+
+CREATE FUNCTION audit_tb_vinculacao_servico() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    r tb_vinculacao_servico;
+BEGIN
+    IF TG_OP = 'DELETE' THEN r := OLD; ELSE r := NEW; END IF;
+    INSERT INTO ta_vinculacao_servico (co_seq_tavinculacaoservico, co_tipo_auditoria, dt_auditoria,
+        co_seq_vinculacao_servico, co_estabelecimento_referencia)
+    VALUES (nextval('sq_tvnclcsrvc_coseqtavinculaca'), left(TG_OP, 1), now(),
+        r.co_seq_vinculacao_servico, r.co_estabelecimento_referencia);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_tb_vinculacao_servico AFTER INSERT OR UPDATE OR DELETE ON tb_vinculacao_servico FOR EACH ROW EXECUTE PROCEDURE audit_tb_vinculacao_servico();
+
+-- Materialised views (inf: only their prefix and number are known)
+
+CREATE MATERIALIZED VIEW mv_busca_ativa_gestante AS
+SELECT n.co_seq_pre_natal, p.co_cidadao, c.no_cidadao_filtro, n.dt_ultima_menstruacao, max(a.dt_inicio) AS dt_ultimo_atend
+  FROM tb_pre_natal n
+  JOIN tb_prontuario p ON p.co_seq_prontuario = n.co_prontuario
+  JOIN tb_cidadao c ON c.co_seq_cidadao = p.co_cidadao
+  LEFT JOIN tb_atend a ON a.co_prontuario = p.co_seq_prontuario
+ WHERE n.dt_desfecho IS NULL AND c.st_ativo = 1
+ GROUP BY 1, 2, 3, 4;
+
+CREATE MATERIALIZED VIEW mv_busca_ativa_hipertensao AS
+SELECT p.co_cidadao, min(b.dt_registro) AS dt_registro, count(*) AS qt_problema
+  FROM tb_problema b
+  JOIN tb_prontuario p ON p.co_seq_prontuario = b.co_prontuario
+  JOIN tb_ciap i ON i.co_seq_ciap = b.co_ciap
+ WHERE i.co_ciap IN ('K86', 'K87')
+ GROUP BY 1;
+
+CREATE MATERIALIZED VIEW mv_busca_ativa_diabetes AS
+SELECT p.co_cidadao, min(b.dt_registro) AS dt_registro, count(*) AS qt_problema
+  FROM tb_problema b
+  JOIN tb_prontuario p ON p.co_seq_prontuario = b.co_prontuario
+  JOIN tb_ciap i ON i.co_seq_ciap = b.co_ciap
+ WHERE i.co_ciap IN ('T89', 'T90')
+ GROUP BY 1;
+
+CREATE MATERIALIZED VIEW mv_busca_ativa_crianca AS
+SELECT c.co_seq_cidadao, c.dt_nascimento, count(u.co_atend_prof_puericultura) AS qt_puericultura
+  FROM tb_cidadao c
+  JOIN tb_prontuario p ON p.co_cidadao = c.co_seq_cidadao
+  JOIN tb_atend a ON a.co_prontuario = p.co_seq_prontuario
+  JOIN tb_atend_prof f ON f.co_atend = a.co_seq_atend
+  JOIN tb_atend_prof_puericultura u ON u.co_atend_prof_puericultura = f.co_seq_atend_prof
+ GROUP BY 1, 2;
+
+CREATE MATERIALIZED VIEW mv_busca_ativa_vacinacao AS
+SELECT p.co_cidadao, r.co_imunobiologico, count(*) AS qt_dose, max(r.dt_aplicacao) AS dt_ultima_dose
+  FROM tb_registro_vacinacao r
+  JOIN tb_vacinacao v ON v.co_seq_vacinacao = r.co_vacinacao
+  JOIN tb_prontuario p ON p.co_seq_prontuario = v.co_prontuario
+ GROUP BY 1, 2;
+
+CREATE MATERIALIZED VIEW mv_busca_ativa_saude_bucal AS
+SELECT p.co_cidadao, max(a.dt_inicio) AS dt_ultimo_atend
+  FROM tb_atend_prof_odonto o
+  JOIN tb_atend_prof f ON f.co_seq_atend_prof = o.co_atend_prof_odonto
+  JOIN tb_atend a ON a.co_seq_atend = f.co_atend
+  JOIN tb_prontuario p ON p.co_seq_prontuario = a.co_prontuario
+ GROUP BY 1;
+
+CREATE UNIQUE INDEX uk_mv_busca_ativa_gestante ON mv_busca_ativa_gestante (co_seq_pre_natal);
+CREATE UNIQUE INDEX uk_mv_busca_ativa_hipertensao ON mv_busca_ativa_hipertensao (co_cidadao);
+CREATE UNIQUE INDEX uk_mv_busca_ativa_diabetes ON mv_busca_ativa_diabetes (co_cidadao);
+CREATE UNIQUE INDEX uk_mv_busca_ativa_crianca ON mv_busca_ativa_crianca (co_seq_cidadao);
+CREATE UNIQUE INDEX uk_mv_busca_ativa_vacinacao ON mv_busca_ativa_vacinacao (co_cidadao, co_imunobiologico);
+CREATE UNIQUE INDEX uk_mv_busca_ativa_saude_bucal ON mv_busca_ativa_saude_bucal (co_cidadao);
+
+-- Comments (inf)
+
+COMMENT ON TABLE tb_cidadao IS 'Cidadão: dados demográficos';
+COMMENT ON TABLE tb_prontuario IS 'Prontuário: no máximo um por cidadão';
+COMMENT ON TABLE tb_dado_transp IS 'Ficha serializada para transmissão';
+COMMENT ON TABLE tb_migracao IS 'Registro das migrações aplicadas';
+COMMENT ON COLUMN tb_cidadao.no_cidadao_filtro IS 'Nome sem acentos, em minúsculas, para busca';
+COMMENT ON COLUMN tb_cidadao.st_unificado IS '1: cadastro absorvido por outro';
+COMMENT ON COLUMN tb_prontuario.co_prontuario_grupo IS 'Prontuário principal do grupo unificado';
+COMMENT ON COLUMN tb_dado_transp.co_unico_dado_serializado IS 'Identificador único da ficha';
+COMMENT ON COLUMN tb_arquivo.oi_conteudo IS 'Conteúdo do anexo (objeto grande)';
+COMMENT ON INDEX pk_cidadao IS 'Chave primária de tb_cidadao';
+COMMENT ON SEQUENCE sq_cidadao_coseqcidadao IS 'Chaves de tb_cidadao';
+COMMENT ON FUNCTION audit_tb_cidadao() IS 'Auditoria de tb_cidadao';

@@ -1,0 +1,185 @@
+"""The tasks a user invokes: `invoke --list`. They parse, call, print and set the exit code; nothing else."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke import Collection, Context, Exit, task
+
+from merge.errors import HomologationError
+from merge.language import text
+from sandbox import console, homolog
+from sandbox.embedded import EmbeddedServer
+from sandbox.rehearsal import DATABASE
+from sandbox.result import junit as junit_xml
+from sandbox.runs import Run
+from sandbox.sample import make_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RUN_HELP = {"run": "run id, or part of it; the last run by default"}
+
+
+def _exit_codes(body: Callable[..., None]) -> Callable[..., None]:
+    """Show errors that are meant for the user, and leave with their exit code; 130 when interrupted."""
+
+    @functools.wraps(body)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            body(*args, **kwargs)
+        except HomologationError as ex:
+            console.show_error(ex)
+            raise Exit(code=ex.exit_code) from None
+        except KeyboardInterrupt:
+            console.show_interrupted()
+            raise Exit(code=130) from None
+
+    return guarded
+
+
+@task(
+    name="homolog",
+    iterable=["source"],
+    help={
+        "central": "backup of the central installation; without it, synthetic backups are made and rehearsed on",
+        "source": "[NAME=]FILE, the backup of a decentralised installation; once for each, in merge order",
+        "server": "auto, embedded or docker",
+        "major": "PostgreSQL major version of the sandbox; that of the central's backup by default",
+        "binaries": "directory with PostgreSQL's own programs, instead of those that come along",
+        "profile": "what is known about the application's schema: pec, or a TOML file of your own",
+        "resume": "go on with this interrupted run",
+        "jobs": "parallel connections; the number of cores by default",
+        "scale": "size of the synthetic backups; 1 is a demo of seconds",
+        "json": "print the result as JSON, and nothing else, on standard output",
+        "junit": "write the checks as JUnit XML to this file",
+        "keep-running": "leave the sandbox's server running at the end",
+    },
+)
+@_exit_codes
+def rehearse(
+    c: Context,
+    central: str = "",
+    source: list[str] | None = None,
+    server: str = "auto",
+    major: int = 0,
+    binaries: str = "",
+    profile: str = "pec",
+    resume: str = "",
+    jobs: int = 0,
+    scale: float = 1.0,
+    json: bool = False,
+    junit: str = "",
+    keep_running: bool = False,
+) -> None:
+    """Rehearse the unification: restore, merge, prove, report. Without arguments, on synthetic backups."""
+    reporter = console.Reporter(as_json=json)
+    if resume:
+        run, result = homolog.resume(resume, reporter)
+    else:
+        options = homolog.Options.parse(
+            central=central,
+            sources=source or [],
+            server=server,
+            major=major or None,
+            binaries=Path(binaries).resolve() if binaries else None,
+            profile=str(Path(profile).resolve()) if profile.endswith(".toml") else profile,
+            jobs=jobs,
+            scale=scale,
+            keep_running=keep_running,
+        )
+        run, result = homolog.start(options, reporter)
+    if junit:
+        Path(junit).write_bytes(junit_xml(result))
+    reporter.summary(result, str(run.folder / "report.html"), str(run.folder))
+    if result.exit_code:
+        raise Exit(code=result.exit_code)
+
+
+@task(help={"folder": "where to write the backups", "scale": "size; 1 is a demo of seconds", "sources": "how many",
+            "seed": "the same seed gives the same rows", "major": "PostgreSQL major version, 16 or 18"})  # fmt: skip
+@_exit_codes
+def sample(
+    c: Context, folder: str = "samples", scale: float = 1.0, sources: int = 2, seed: int = 1, major: int = 16
+) -> None:
+    """Make synthetic backups of a central and its sources: no real person is in them."""
+    reporter = console.Reporter()
+    with tempfile.TemporaryDirectory() as scratch:
+        server = EmbeddedServer(Path(scratch) / "server", major=major)
+        try:
+            server.start()
+            with reporter.step(text(pt="Criar backups sintéticos", en="Make synthetic backups")):
+                made = make_samples(server, Path(folder).resolve(), scale=scale, seed=seed, sources=sources)
+        finally:
+            server.destroy()
+    for path in made:
+        reporter.note(str(path))
+
+
+@task(help={**_RUN_HELP, "json": "print as JSON"})
+@_exit_codes
+def status(c: Context, run: str = "", json: bool = False) -> None:
+    """Show all runs, or what one has done."""
+    console.Reporter(as_json=json).status([Run.open(run)] if run else Run.all())
+
+
+@task(help={**_RUN_HELP, "keep-running": "leave the sandbox's server running at the end"})
+@_exit_codes
+def prove(c: Context, run: str = "", keep_running: bool = False) -> None:
+    """Repeat the proof on the sandbox as it is now."""
+    found = Run.open(run)
+    found.lock()
+    homolog.prove(found, console.Reporter(), keep_running=keep_running)
+
+
+@task(help=_RUN_HELP)
+@_exit_codes
+def dsn(c: Context, run: str = "") -> None:
+    """Print how to reach the merged database; starts its server, which runs until `invoke stop` or `destroy`."""
+    print(homolog.open_server(Run.open(run)).conninfo(DATABASE))  # noqa: T201
+
+
+@task(help=_RUN_HELP)
+@_exit_codes
+def stop(c: Context, run: str = "") -> None:
+    """Stop the sandbox's server of a run; its data stay."""
+    homolog.open_server(Run.open(run)).stop()
+
+
+@task(help={"run": "run id, or part of it", "yes": "do not ask"})
+@_exit_codes
+def destroy(c: Context, run: str, yes: bool = False) -> None:
+    """Remove the server and all data of a run; what it found out stays."""
+    found = Run.open(run)
+    found.lock()
+    if not yes and input(
+        text(pt=f"Apagar os dados de {found.id}? [s/N] ", en=f"Remove the data of {found.id}? [y/N] ")
+    )[:1].lower() not in ("s", "y"):
+        raise Exit(code=1)
+    homolog.destroy(found)
+
+
+@task(help={"arguments": "more arguments for pytest"})
+def test(c: Context, arguments: str = "") -> None:
+    """Run the tests; those of Docker where a daemon answers."""
+    c.run(f"{sys.executable} -m pytest -n 2 {arguments}", pty=sys.stdout.isatty())
+
+
+@task(help={"scale": "size of the synthetic backups; 22 has 5 million source rows", "jobs": "parallel connections"})
+def bench(c: Context, scale: float = 22.0, jobs: int = 2) -> None:
+    """Measure the speed budget: ratios in one run."""
+    c.run(f"{sys.executable} -m tests.bench.bench {scale} {jobs}", pty=sys.stdout.isatty())
+
+
+@task
+def lint(c: Context) -> None:
+    """Check style and types."""
+    c.run(f"{sys.executable} -m ruff check .")
+    c.run(f"{sys.executable} -m mypy")
+
+
+ns = Collection(rehearse, sample, status, prove, dsn, stop, destroy, test, bench, lint)
