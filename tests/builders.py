@@ -1,0 +1,162 @@
+"""Made-up results of runs, for tests of what is shown and written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandbox.result import (
+    DISPOSITIONS,
+    Candidate,
+    DifferenceResult,
+    InputResult,
+    Problem,
+    ProofResult,
+    RunResult,
+    ServerResult,
+    SourceResult,
+    TableResult,
+)
+
+_TABLES: tuple[tuple[str, str, str, str, dict[str, int]], ...] = (
+    ("tb_cidadao", "entity", "citizens", "policy keep", {"inserted": 4180}),
+    ("tb_fat_atendimento_individual", "derived", "warehouse", "o PEC recalcula", {"excluded": 81250}),
+    ("tb_atend", "event", "uuid", "", {"inserted": 60210, "matched": 12}),
+    ("tb_unidade_saude", "entity", "cnes", "", {"matched": 2, "inserted": 1}),
+    ("tb_ciap", "catalog", "natural key", "", {"matched": 912}),
+    ("tb_config_sistema", "config", "settings", "fica a configuração do central", {"excluded": 41}),
+    ("tb_prof", "entity", "cpf", "", {"matched": 12, "inserted": 25, "reconciled": 1}),
+    ("tb_envio_rnds", "queue", "comes along", "", {"inserted": 980}),
+    ("tb_vacio", "event", "uuid", "", {}),
+)
+
+
+def build_table(name: str, role: str, rule: str, reason: str, dispositions: dict[str, int]) -> TableResult:
+    """A table whose rows are the sum of its dispositions."""
+    return TableResult(name, role, rule, reason, sum(dispositions.values()), dispositions)
+
+
+def build_source(name: str = "ubs-norte", **changes: Any) -> SourceResult:
+    """A source that was merged and proved."""
+    tables = tuple(build_table(*table) for table in _TABLES)
+    totals = dict.fromkeys(DISPOSITIONS, 0)
+    for table in tables:
+        for disposition, rows in (table.dispositions or {}).items():
+            totals[disposition] += rows
+    rows = sum(table.rows for table in tables)
+    values: dict[str, Any] = {
+        "name": name,
+        "rows": rows,
+        "dispositions": totals,
+        "tables": tables,
+        "seconds": {"restore": 8.1, "preflight": 1.2, "plan": 0.4, "merge": 5.3, "proof": 3.9},
+        "proof": ProofResult("exact", rows - totals["excluded"], 0, True),
+    }
+    return SourceResult(**{**values, **changes})
+
+
+def build_result(**changes: Any) -> RunResult:
+    """A validated run of two sources."""
+    values: dict[str, Any] = {
+        "run_id": "20261123-1912-k7m2",
+        "status": "validated",
+        "engine": "sql",
+        "server": ServerResult("embedded", "16.14"),
+        "inputs": tuple(
+            InputResult(
+                role="central" if name == "central" else "source",
+                name=name,
+                path=f"/backups/{name}.backup",
+                sha256=letter * 64,
+                format="custom",
+                dumped_from="9.6.13",
+                pec_version="5.4.36",
+            )
+            for name, letter in (("central", "a"), ("ubs-norte", "b"), ("ubs-sul", "c"))
+        ),
+        "sources": (build_source("ubs-norte"), build_source("ubs-sul")),
+        "timings": {
+            "central.restore": 21.4,
+            "central.baseline": 3.2,
+            **{
+                f"source.{n}.{step}": seconds
+                for n in (1, 2)
+                for step, seconds in (("restore", 8.1), ("preflight", 1.2), ("merge", 5.7), ("proof", 3.9))
+            },
+            "central.proof": 6.6,
+        },
+        "candidate": Candidate("candidate", promotable=False, reason="é um ensaio, não uma execução final"),
+        "central_proof": ProofResult("exact", 1_204_113, 0, True),
+        "duplicates": {"ubs-norte": 31, "ubs-sul": 12},
+        "opaque": {"tb_auditoria_evento.ds_detalhe": 1204},
+        "started": "2026-11-23T22:12:04.120+00:00",
+        "finished": "2026-11-23T22:13:29.900+00:00",
+    }
+    return RunResult(**{**values, **changes})
+
+
+def build_different() -> RunResult:
+    """A run whose second source differs."""
+    differences = (
+        DifferenceResult("lost", "tb_atend", key="co_seq_atend=4410", source=2),
+        DifferenceResult(
+            "changed",
+            "tb_cidadao",
+            key="co_seq_cidadao=91",
+            column="dt_nascimento",
+            source=2,
+            expected="date(10) #3f2a9c0d11",
+            found="date(10) #77ab01c2fe",
+        ),
+        DifferenceResult("sequence", "seq_tb_atend", reason="behind its data", source=2),
+    )
+    good = build_result()
+    bad = build_source("ubs-sul", proof=ProofResult("exact", 66_300, 3, None))
+    return build_result(
+        status="different",
+        exit_code=6,
+        sources=(good.sources[0], bad),
+        differences=differences,
+        central_proof=None,
+        timings={k: v for k, v in good.timings.items() if k != "central.proof"},
+        problem=Problem(
+            "A prova encontrou 3 diferenças: o resultado não pode ir para produção.",
+            evidence="/srv/runs/20261123-1912-k7m2",
+            next_step="Não tente de novo: guarde a pasta da execução e envie o pacote de suporte.",
+            details=tuple(f"{d.kind} {d.table}" for d in differences),
+            kind="ProofFailed",
+        ),
+        candidate=Candidate("candidate", promotable=False, reason="a execução não terminou validada"),
+    )
+
+
+def build_blocked() -> RunResult:
+    """A run that was blocked by the coverage gate of its second source."""
+    good = build_result()
+    empty = build_source(
+        "ubs-sul",
+        tables=tuple(
+            TableResult(t.name, t.role, t.rule, t.reason, t.rows, dict.fromkeys(DISPOSITIONS, 0))
+            for t in good.sources[1].tables
+        ),
+        dispositions=dict.fromkeys(DISPOSITIONS, 0),
+        seconds={"restore": 8.1},
+        proof=ProofResult("exact", 0, None, None),
+    )
+    return build_result(
+        status="blocked",
+        exit_code=4,
+        sources=(good.sources[0], empty),
+        central_proof=None,
+        timings={k: v for k, v in good.timings.items() if not k.startswith("source.2.") and k != "central.proof"}
+        | {"source.2.restore": 8.1},
+        duplicates={"ubs-norte": 31},
+        warnings=("ubs-sul: a unidade ainda estava em uso quando o backup foi feito",),
+        schema_differences=("tb_x: índice a mais na origem",),
+        problem=Problem(
+            "2 tabelas preenchidas não têm regra no perfil.",
+            next_step="Envie a lista a quem mantém o perfil; nada foi gravado.",
+            details=("tb_nova_ficha: 120", "tb_nova_ficha_item: 480"),
+            kind="CoverageError",
+        ),
+        candidate=Candidate("candidate", promotable=False, reason="a execução não terminou validada"),
+    )

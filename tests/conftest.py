@@ -1,0 +1,3 @@
+"""What all tests share."""
+
+pytest_plugins = ["tests.fix_docker", "tests.fix_server", "tests.fix_merge", "tests.fix_proof", "tests.fix_backup"]

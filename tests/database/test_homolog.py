@@ -1,0 +1,235 @@
+"""The whole rehearsal as a user starts it: results, interruptions, refusals, what is left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from sandbox.sample import make_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sandbox.server import Server
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(f"/var/tmp/homolog-test-{os.getpid()}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _clean_up() -> Iterator[None]:
+    """Whatever a failed test leaves is stopped and removed."""
+    yield
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == "postgres" and any(str(DATA) in a for a in process.info["cmdline"] or ()):
+            process.kill()
+    shutil.rmtree(DATA, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def samples(server: Server, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Small synthetic backups: a central and one source."""
+    return make_samples(server, tmp_path_factory.mktemp("samples"), scale=0.34, sources=1)
+
+
+def _environment(runs: Path) -> dict[str, str]:
+    """Runs, and what root keeps outside of them, at places of this test alone."""
+    return {**os.environ, "HOMOLOG_RUNS": str(runs), "HOMOLOG_DATA": str(DATA), "HOMOLOG_LANG": "en"}
+
+
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "invoke", "homolog", *map(str, arguments)]
+
+
+def _invoke(runs: Path, task: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", task, *map(str, arguments)],
+        cwd=ROOT,
+        env=_environment(runs),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def _homolog(runs: Path, samples: list[Path], *arguments: object) -> subprocess.CompletedProcess[str]:
+    central, source = samples
+    return _invoke(
+        runs, "homolog", "--central", central, "--source", f"ubs={source}", "--server", "embedded", *arguments
+    )
+
+
+def _servers(runs: Path) -> set[int]:
+    """PostgreSQL servers of these runs."""
+    places = [str(runs), *_homes(runs)]
+    return {
+        p.pid
+        for p in psutil.process_iter(["name", "cmdline"])
+        if p.info["name"] == "postgres" and any(place in a for a in p.info["cmdline"] or () for place in places)
+    }
+
+
+def _homes(runs: Path) -> list[str]:
+    """Where the data of these runs are."""
+    return [json.loads(p.read_text())["home"] for p in runs.glob("*/server/server.json")]
+
+
+def _data() -> set[Path]:
+    """What root keeps outside of the runs, but for the programs."""
+    return {p for p in DATA.glob("*") if not p.name.startswith((".", "pginstall"))}
+
+
+def _result(runs: Path) -> dict[str, Any]:
+    (path,) = runs.glob("*/result.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _ledger(runs: Path) -> Any:
+    (path,) = runs.glob("*/ledger.json")
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(samples: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs folder of a rehearsal that nobody disturbed."""
+    runs = tmp_path_factory.mktemp("undisturbed") / "runs"
+    done = _homolog(runs, samples, "--json", "--junit", runs.parent / "junit.xml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["status"] == "validated"
+    return runs
+
+
+def test_every_source_row_has_one_disposition(undisturbed: Path) -> None:
+    """Table by table the dispositions add up to the rows of the source."""
+    (tables,) = _ledger(undisturbed).values()
+    assert len(tables) > 1000
+    for table in tables:
+        assert sum(table["dispositions"].values()) == table["rows"], table["name"]
+    source = _result(undisturbed)["sources"][0]
+    assert source["rows"] == sum(source["dispositions"].values()) == sum(t["rows"] for t in tables)
+    assert source["proof"]["differences"] == 0
+    assert source["proof"]["central_unchanged"] is True
+
+
+def test_evidence_is_private_and_complete(undisturbed: Path) -> None:
+    """The run folder holds the named files, readable by its owner only, and no server runs any more."""
+    (run,) = undisturbed.iterdir()
+    for name in ("result.json", "plan.json", "ledger.json", "proof.json", "events.jsonl", "report.html"):
+        assert (run / name).stat().st_mode & 0o077 == 0, name
+    assert run.stat().st_mode & 0o077 == 0
+    assert (undisturbed.parent / "junit.xml").read_bytes().count(b"<testcase") > 5
+    assert not _servers(undisturbed)
+
+
+def test_prove_again_and_destroy(samples: list[Path], tmp_path: Path) -> None:
+    """`prove` repeats the proof, finds what was changed since, and `destroy` leaves only the evidence."""
+    runs, kept = tmp_path / "runs", _data()
+    assert _homolog(runs, samples).returncode == 0
+    assert _invoke(runs, "prove").returncode == 0
+    dsn = _invoke(runs, "dsn")
+    assert dsn.returncode == 0
+    import psycopg
+
+    with psycopg.connect(dsn.stdout.strip().splitlines()[-1]) as conn:
+        conn.execute("UPDATE tb_cidadao SET nu_area = '9' WHERE co_seq_cidadao = 1")
+    proof = _invoke(runs, "prove")
+    assert proof.returncode == 6
+    assert "tb_cidadao" in proof.stderr + proof.stdout
+    (run,) = runs.iterdir()
+    assert _invoke(runs, "destroy", "--run", run.name, "--yes").returncode == 0
+    assert not _servers(runs)
+    assert _data() <= kept
+    assert not (run / "server").exists()
+    assert (run / "result.json").exists()
+
+
+def test_killed_process_is_resumed(samples: list[Path], undisturbed: Path, tmp_path: Path) -> None:
+    """`kill -9` of the process or of the server at random moments: --resume ends with the same ledger."""
+    seed = 20261123
+    chance = random.Random(seed)
+    runs = tmp_path / "runs"
+    central, source = samples
+    env = _environment(runs)
+    first = _command("--central", central, "--source", f"ubs={source}", "--server", "embedded")
+    kills = 0
+    for attempt in range(40):
+        arguments = first if not list(runs.glob("*/run.json")) else _command("--resume", "")
+        if arguments is not first:
+            (run,) = runs.iterdir()
+            arguments = _command("--resume", run.name)
+        process = subprocess.Popen(
+            arguments, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            if kills < 6:
+                process.wait(timeout=chance.uniform(2, 9))
+            else:
+                process.wait(timeout=300)
+        except subprocess.TimeoutExpired:
+            if attempt % 2:
+                for pid in _servers(runs):
+                    if psutil.pid_exists(pid):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(chance.uniform(0, 1))
+            process.kill()
+            kills += 1
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0, errors[-3000:]
+    assert kills >= 3, "the rehearsal was too fast to be killed"
+    assert _result(runs)["status"] == "validated"
+    assert _ledger(runs) == _ledger(undisturbed)
+    assert not _servers(runs)
+
+
+def test_two_processes_on_one_run_are_refused(samples: list[Path], tmp_path: Path) -> None:
+    """The second process is told who has the run; another run goes on beside."""
+    from sandbox.runs import Run
+
+    os.environ["HOMOLOG_RUNS"] = str(tmp_path / "runs")
+    try:
+        run = Run.create(central=None)
+    finally:
+        del os.environ["HOMOLOG_RUNS"]
+    try:
+        refused = _invoke(tmp_path / "runs", "homolog", "--resume", run.id)
+        assert refused.returncode == 2
+        assert f"pid {os.getpid()}" in refused.stderr
+    finally:
+        run.unlock()
+
+
+def test_bad_backups_leave_nothing(samples: list[Path], tmp_path: Path) -> None:
+    """A truncated backup is refused with exit code 3, and no server or data are left."""
+    cut = tmp_path / "cut.backup"
+    cut.write_bytes(samples[0].read_bytes()[:-5000])
+    runs, kept = tmp_path / "runs", _data()
+    done = _homolog(runs, [cut, samples[1]])
+    assert done.returncode == 3
+    assert not _servers(runs)
+    assert _data() <= kept
+    (run,) = runs.iterdir()
+    assert not (run / "server").exists()
+    assert _result(runs)["status"] == "blocked"
+
+
+def test_missing_files_and_names(samples: list[Path], tmp_path: Path) -> None:
+    """What the command line lacks is said at once, before anything is made."""
+    assert _homolog(tmp_path / "runs", [tmp_path / "no", samples[1]]).returncode == 2
+    twice = _homolog(tmp_path / "runs", samples, "--source", f"ubs={samples[1]}")
+    assert twice.returncode == 2
+    assert not (tmp_path / "runs").exists()
