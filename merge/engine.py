@@ -269,7 +269,8 @@ class Merge:
 
 def _why(table: TablePlan) -> str:
     keys = " | ".join(" + ".join(columns) for columns in table.match) or " + ".join(table.key)
-    return f"{keys} | content within {table.within}" if table.within else keys
+    content = text(pt=f"conteúdo dentro de {table.within}", en=f"content within {table.within}")
+    return f"{keys} | {content}" if table.within else keys
 
 
 def _save_tops(conn: Connection, tops: Mapping[str, int]) -> None:

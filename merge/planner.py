@@ -71,7 +71,7 @@ class _Planner:
             rule.role,
             Action.EXCLUDE if rule.role in _EXCLUDED or not rule.come else Action.MERGE,
             next(p for p in rule.tables if fnmatchcase(table.name, p)),
-            rule.reason,
+            str(rule.reason),
             _key(table),
             columns,
             rule.match,

@@ -26,10 +26,22 @@ Evidence = Literal["seen", "inferred"]
 ColumnPattern = Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")]
 
 
+class Text(BaseModel):
+    """A text in both languages; as `str`, in the user's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pt: str
+    en: str
+
+    def __str__(self) -> str:
+        return text(pt=self.pt, en=self.en)
+
+
 class _Declaration(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    reason: str
+    reason: Text | str
     evidence: Evidence
 
 

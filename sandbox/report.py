@@ -30,7 +30,7 @@ def render(result: RunResult) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=words.number, duration=words.duration, moment=words.moment)
+    environment.filters.update(number=words.number, duration=words.duration, moment=words.moment, reason=words.reason)
     environment.globals.update(
         t=_text,
         labels=words.labels(),

@@ -146,6 +146,20 @@ def roles() -> dict[str, str]:
     }
 
 
+def reason(name: str) -> str:
+    """A reason of the ledger in words; those of the profile are words already."""
+    return {
+        "central_kept": text(
+            pt="já no central, com diferença: fica o valor do central",
+            en="already in the central, with a difference: the central's value stays",
+        ),
+        "central_owns": text(
+            pt="pertence a uma linha que o central já tem, que não ganha outras",
+            en="belongs to a row that the central has already, which gains no others",
+        ),
+    }.get(name, name)
+
+
 def kinds() -> dict[str, str]:
     """What a kind of difference is called."""
     return {
