@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import sys
 import tempfile
 from pathlib import Path
@@ -171,7 +172,9 @@ def test(c: Context, arguments: str = "") -> None:
 
 @task(help={"scale": "size of the synthetic backups; 22 has 5 million source rows", "jobs": "parallel connections"})
 def bench(c: Context, scale: float = 22.0, jobs: int = 2) -> None:
-    """Measure the speed budget: ratios in one run."""
+    """Measure the speed budget: ratios in one run. Needs what `pip install -e '.[bench]'` installs."""
+    if importlib.util.find_spec("reladiff") is None:
+        raise Exit("pip install -e '.[bench]'", code=2)
     c.run(f"{sys.executable} -m tests.bench.bench {scale} {jobs}", pty=sys.stdout.isatty())
 
 
