@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from merge.catalog import Catalog
+    from merge.catalog import Catalog, Sequence
     from merge.plan import Plan
 
 
@@ -37,6 +37,21 @@ def owners(catalog: Catalog) -> dict[str, tuple[str, str]]:
             if len(found) == 1:
                 known[name] = found[0]
     return known
+
+
+def numbered(catalog: Catalog) -> dict[str, tuple[str, str]]:
+    """Of the sequences that count upwards, those whose integer key column can be told, and that column."""
+    found = {}
+    for name, (table, column) in owners(catalog).items():
+        key = catalog.tables[table].column(column) if table in catalog.tables else None
+        if key is not None and key.integer and catalog.sequences[name].increment > 0:
+            found[name] = (table, column)
+    return found
+
+
+def next_value(sequence: Sequence) -> int:
+    """What nextval() will give."""
+    return sequence.last_value + (sequence.increment if sequence.is_called else 0)
 
 
 def _exact_names(table: str, column: str) -> tuple[str, ...]:
