@@ -155,8 +155,9 @@ def _found(conn: Connection, check: Check, central: str, source: str | None) -> 
         if source is not None:
             # A source's sequences never come along, and the values that they had are in its backup only.
             return None, {"reason": text(pt="não se aplica a uma origem", en="does not apply to a source")}
-        behind = _behind(conn, central)
-        return len(behind), _shown("sequences", sorted(behind))
+        _look_at(conn, "pg_catalog")
+        behind, untold = _behind(conn, central)
+        return len(behind), {"untold": untold, **_shown("sequences", sorted(behind))}
     assert source is not None
     if check.across is not None:
         schemas = {"central": sql.Identifier(central), "source": sql.Identifier(source)}
@@ -227,6 +228,7 @@ def _shown(name: str, values: Sequence[str]) -> dict[str, int | str | None]:
 
 def _new(conn: Connection, check: Check, plan: Plan, sources: Sequence[int]) -> _Found:
     if check.builtin is not None:
+        _look_at(conn, "pg_catalog")
         new = _newly_behind(conn, plan.schema)
         return len(new), _shown("sequences", new)
     assert check.offenders is not None
@@ -272,19 +274,22 @@ def _map(move: Move) -> sql.Composable:
     return sql.SQL(" LEFT JOIN {} m ON m.src = q.id").format(sql.Identifier("homolog", move.map))
 
 
-def _behind(conn: Connection, schema: str) -> dict[str, tuple[str, str]]:
-    """The sequences of a schema whose next value is a key that is there already, and that key."""
+def _behind(conn: Connection, schema: str) -> tuple[dict[str, tuple[str, str]], int]:
+    """The sequences of a schema whose next value is a key that is there already, by key column; and how many there
+    are of which nothing tells what they number.
+    """
     found = catalogs.read(conn, schema)
     owners = sequences.numbered(found)
     tops = _tops(conn, schema, set(owners.values()))
-    return {
+    behind = {
         name: member for name, member in owners.items() if sequences.next_value(found.sequences[name]) <= tops[member]
     }
+    return behind, len(found.sequences) - len(owners)
 
 
 def _newly_behind(conn: Connection, schema: str) -> list[str]:
     """Those that are behind now and were not in the baseline."""
-    behind = _behind(conn, schema)
+    behind, _ = _behind(conn, schema)
     stood: dict[str, int] = dict(
         conn.execute(
             "SELECT name, last_value + is_called::int FROM homolog.base_sequence WHERE name = ANY (%s)", [list(behind)]
