@@ -143,6 +143,16 @@ def _keep_definitions(conn: Connection, schema: str) -> None:
         conn.execute("INSERT INTO homolog.base_done DEFAULT VALUES")
 
 
+def allow_reading(conn: Connection, role: str) -> None:
+    """Let a role that is not superuser read the baseline.
+
+    :param conn: of the sandbox's superuser, to the central's database.
+    """
+    name = sql.Identifier(role)
+    conn.execute(sql.SQL("GRANT USAGE ON SCHEMA homolog, homolog_base TO {}").format(name))
+    conn.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA homolog, homolog_base TO {}").format(name))
+
+
 def ranges(conn: Connection) -> dict[tuple[str, str], tuple[int, int]]:
     """Least and greatest value of every key and reference of the central, by (table, column)."""
     found = conn.execute("SELECT table_name, column_name, low, high FROM homolog.base_range").fetchall()

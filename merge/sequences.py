@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from merge.catalog import Catalog
+    from merge.catalog import Catalog, Sequence
     from merge.plan import Plan
 
 
@@ -37,6 +37,39 @@ def owners(catalog: Catalog) -> dict[str, tuple[str, str]]:
             if len(found) == 1:
                 known[name] = found[0]
     return known
+
+
+def numbered(catalog: Catalog) -> dict[str, tuple[str, str]]:
+    """Of the sequences that count upwards, those whose integer key column is told, and that column.
+
+    More are told than by `owners`, since nothing is set by it: where several tables would do, the one that is
+    named without abbreviation, and also tables named with their prefix.
+    """
+    known = owners(catalog)
+    keys = [(t.name, t.primary_key[0]) for t in catalog.tables.values() if len(t.primary_key) == 1]
+    for name in catalog.sequences.keys() - known.keys():
+        _, _, rest = name.partition("_")
+        entity, _, key = rest.partition("_")
+        if len(key) > len("coseq"):
+            likely = [
+                (table, column)
+                for table, column in keys
+                if column.replace("_", "").startswith(key) and _abbreviates(entity, table)
+            ]
+            exact = [m for m in likely if entity in (m[0].replace("_", ""), m[0].partition("_")[2].replace("_", ""))]
+            if len(exact or likely) == 1:
+                known[name] = (exact or likely)[0]
+    found = {}
+    for name, (table, column) in known.items():
+        described = catalog.tables[table].column(column) if table in catalog.tables else None
+        if described is not None and described.integer and catalog.sequences[name].increment > 0:
+            found[name] = (table, column)
+    return found
+
+
+def next_value(sequence: Sequence) -> int:
+    """What nextval() will give."""
+    return sequence.last_value + (sequence.increment if sequence.is_called else 0)
 
 
 def _exact_names(table: str, column: str) -> tuple[str, ...]:

@@ -78,6 +78,7 @@ SELECT p.gid AS "#", p.user_id AS co_seq_usuario, 0 AS st_bloqueado, 0 AS st_for
 SELECT p.gid AS "#", p.id AS co_seq_prof, p.cpf AS nu_cpf, p.cns AS nu_cns, p.name AS no_civil_profissional,
        p.name_filter AS no_profissional_filtro,
        CASE p.sex WHEN 0 THEN 'FEMININO' ELSE 'MASCULINO' END AS no_sexo, p.user_id AS co_usuario,
+       'profissional' || p.gid || '@exemplo.invalid' AS ds_email,
        date '1985-01-01' - (p.gid % 5000)::int AS dt_nascimento
   FROM sample.professional p
 
@@ -225,7 +226,8 @@ SELECT n AS "#", n AS co_seq_topico_notificacao FROM generate_series(1, 16) n
 SELECT n AS "#", n AS co_seq_processo, 'CONCLUIDO' AS st_processo FROM generate_series(1, 6) n
 
 -- fill tb_importacao_cnes
-SELECT n AS "#", n AS co_seq_importacao_cnes, 1 AS co_prof, n AS co_processo, 1 AS co_localidade, 1 AS co_ator_papel_bkp
+SELECT n AS "#", n AS co_seq_importacao_cnes, timestamp '2025-07-20 09:00' + n * interval '1 month' AS dt_relatorio,
+       1 AS co_prof, n AS co_processo, 1 AS co_localidade, 1 AS co_ator_papel_bkp
   FROM generate_series(1, 3) n
 
 -- fill tb_report_etl_configs

@@ -43,10 +43,11 @@ SELECT c.gid AS "#", row_number() OVER (ORDER BY c.i) AS co_seq_prontuario_grpo_
        c.record - 1 AS co_prontuario_grupo, c.record AS co_prontuario
   FROM sample.citizen c WHERE c.inst = sample.me() AND c.kind = 'absorbed' AND c.record > 1
 
+-- Links have no transport data of their own, so none is marked as sent.
 -- fill tb_cidadao_vinculacao_equipe
 SELECT c.gid AS "#", row_number() OVER (ORDER BY c.i) AS co_seq_cidadao_vinculacao_eqp, c.i AS co_cidadao,
        f.cnes || '-' || sample.uuid(c.gid, 3) AS co_unico_ficha,
-       f.uuid AS co_unico_cadastro_individual, 1 AS st_envio, '5.5.28' AS ds_versao_ficha,
+       f.uuid AS co_unico_cadastro_individual, 0 AS st_envio, '5.5.28' AS ds_versao_ficha,
        f.cds_id AS co_prof_cadastrante_cds, l.id AS co_lotacao_cadastrante_pec, 2 AS tp_cds_origem,
        f.cnes AS nu_cnes, f.ine AS nu_ine
   FROM sample.citizen c
@@ -64,6 +65,7 @@ SELECT c.gid AS "#", row_number() OVER (ORDER BY c.i) AS co_seq_cidadao_nucleo_f
   JOIN sample.citizen r ON r.inst = c.inst AND r.i = c.i - (c.i - 1) % 3
  WHERE c.inst = sample.me()
 
+-- The responsible professional has a post that is not deactivated.
 -- fill tb_cds_domicilio
 SELECT c.inst * 100000 + c.home AS "#", c.home AS co_seq_cds_domicilio,
        u.cnes || '-' || sample.uuid(c.inst * 100000 + c.home, 4) AS co_unico_domicilio, u.cnes AS nu_cnes,
@@ -72,7 +74,8 @@ SELECT c.inst * 100000 + c.home AS "#", c.home AS co_seq_cds_domicilio,
        c.home::text AS nu_domicilio,
        1 AS co_municipio, 1 AS co_uf
   FROM sample.citizen c
-  JOIN sample.post l ON l.inst = c.inst AND l.seq = 1
+  JOIN sample.post l ON l.inst = c.inst
+      AND l.seq = (SELECT min(o.seq) FROM sample.post o WHERE o.inst = sample.me() AND o.gid % 11 > 0)
   JOIN sample.unit u ON u.gid = l.unit
   JOIN sample.team t ON t.gid = l.team
   LEFT JOIN sample.ficha f ON f.kind = 3 AND f.mine AND f.n = c.home

@@ -506,10 +506,13 @@ SELECT a.fid AS "#", row_number() OVER (ORDER BY a.id) AS co_seq_hist_acesso, a.
   FROM sample.part a
  WHERE a.id % 7 = 0
 
+-- Switched on and off by turns, and off at last.
 -- fill tb_ativacao_agendamento_online
-SELECT p.gid AS "#", row_number() OVER (ORDER BY p.gid) AS co_seq_ativacao_agendamento_on, p.id AS co_prof
-  FROM sample.professional p
- WHERE p.gid % 5 = 1
+SELECT e.*, timestamp '2025-01-31 08:00' + e.co_seq_ativacao_agendamento_on * interval '1 hour' AS dt_evento,
+       (count(*) OVER () - e.co_seq_ativacao_agendamento_on) % 2 AS st_ativado
+  FROM (SELECT p.gid AS "#", row_number() OVER (ORDER BY p.gid) AS co_seq_ativacao_agendamento_on, p.id AS co_prof
+          FROM sample.professional p
+         WHERE p.gid % 5 = 1) e
 
 -- Attachments: the content is a large object. Its OIDs are small and equal in all installations, as after a restore;
 -- the last one names nothing (an object that was lost).

@@ -38,13 +38,12 @@ SELECT f.transport AS co_seq_lote_transp_item, 1 + (f.transport - 1) / 400 AS co
 
 -- fill tb_lote_transp_nodo
 SELECT l.co_seq_lote_transp * 3 + k AS "#", (l.co_seq_lote_transp - 1) * 3 + k AS co_seq_lote_transp_nodo,
-       l.co_seq_lote_transp AS co_lote_transp, k AS co_nodo
+       l.co_seq_lote_transp AS co_lote_transp, k AS co_nodo, l.dt_criacao + interval '1 hour' AS dt_ultima_tentativa
   FROM tb_lote_transp l, generate_series(1, 3) k
 
 -- fill tb_lote_transp_item_nodo bare
 SELECT (f.transport - 1) * 3 + k AS co_seq_lote_transp_item_nodo, f.transport AS co_lote_transp_item, k AS co_nodo,
-       timestamp '2025-10-31' AS dt_ultima_tentativa, CASE WHEN f.transport % 50 > 0 THEN 1 ELSE 0 END AS st_enviado,
-       CASE WHEN f.transport % 50 = 0 THEN 'sem resposta' END AS ds_ultima_tentativa
+       timestamp '2025-10-31' AS dt_ultima_tentativa, 1 AS st_enviado
   FROM sample.ficha f, generate_series(1, 3) k WHERE k < 3 OR f.n % 5 > 1
 
 -- fill tb_lote_transp_historico_exprt
@@ -120,7 +119,8 @@ SELECT n AS "#", sample.uuid(sample.me() * 100000 + n, 80) AS co_unico_sessao, p
   FROM generate_series(1, (SELECT count(*) / 5 FROM tb_cidadao)) n JOIN sample.professional p ON p.id = 1 + n % 8
 
 -- fill tb_refresh_token
-SELECT p.gid AS "#", sample.uuid(p.gid + sample.me(), 82) AS co_token, 'usuario-' || p.user_id AS no_principal
+SELECT p.gid AS "#", sample.uuid(p.gid + sample.me(), 82) AS co_token, 'usuario-' || p.user_id AS no_principal,
+       timestamp '2025-10-29 08:00' AS dt_criacao, timestamp '2025-10-30 08:00' AS dt_expiracao
   FROM sample.professional p
 
 -- fill tb_token_redefinicao_senha

@@ -2,15 +2,20 @@
 -- "audit" writes a table's ta_ log: an insertion, further updates up to the given number of versions, and
 -- deletions of rows that are no longer there.
 
+-- Revisions and events are spread over the 37 months that the installation has lived, whatever its size.
 -- fill tb_revisao bare
-SELECT n AS co_seq_revisao, timestamp '2022-10-01' + n * interval '7 minutes' AS dt_revisao, 1 + n % 12 AS co_usuario,
+SELECT n AS co_seq_revisao, timestamp '2022-10-01' + n * 97000000::bigint / total * interval '1 second' AS dt_revisao,
+       1 + n % 12 AS co_usuario,
        'COMPONENTE_' || n % 9 AS ds_componente_gerador, 1 + n % 4 AS tp_registro_afetado,
        (1 + n % 97)::text AS co_registro_afetado, p.cns AS nu_cns, 1 AS st_processo_auditoria_eventos
-  FROM generate_series(1, (SELECT count(*) * 9 FROM tb_cidadao)) n JOIN sample.professional p ON p.id = 1 + n % 12
+  FROM (SELECT count(*) * 9 AS total FROM tb_cidadao) x
+ CROSS JOIN LATERAL generate_series(1, total) n
+  JOIN sample.professional p ON p.id = 1 + n % 12
 
 -- The id of the row that an event is about is text; one in twenty names a row that was deleted since.
 -- fill tb_auditoria_evento bare
-SELECT n AS co_seq_auditoria_evento, timestamp '2022-10-01' + n * interval '3 minutes' AS dt_evento,
+SELECT n AS co_seq_auditoria_evento,
+       timestamp '2022-10-01' + n * 97000000::bigint / (citizens * 24) * interval '1 second' AS dt_evento,
        1 + n % 6 AS tp_evento, 'TELA_' || n % 15 AS ds_componente_gerador, 1 + n % 12 AS co_usuario,
        '{"versao": "5.5.28", "sequencia": ' || n || '}' AS ds_detalhes, 1 + n % 4 AS tp_registro_afetado,
        (1 + sample.h(n, 90) % (citizens + citizens / 20))::text AS co_registro_afetado
