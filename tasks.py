@@ -25,6 +25,21 @@ if TYPE_CHECKING:
 
 _RUN_HELP = {"run": "run id, or part of it; the last run by default"}
 
+_BACKUPS_HELP = {
+    "central": "backup of the central installation; without it, synthetic backups are made and rehearsed on",
+    "source": "[NAME=]FILE, the backup of a decentralised installation; once for each, in merge order",
+    "server": "auto, embedded or docker",
+    "major": "PostgreSQL major version of the sandbox; that of the central's backup by default",
+    "binaries": "directory with PostgreSQL's own programs, instead of those that come along",
+    "profile": "what is known about the application's schema: pec, or a TOML file of your own",
+    "jobs": "parallel connections; the number of cores by default",
+    "scale": "size of the synthetic backups; 1 is a demo of seconds",
+    "final": "the result is to go to production: units have stopped, people confirm, and what warned may block",
+    "accept": "id of a warning that is accepted; once for each, followed by its --reason",
+    "reason": "why it is accepted, in words; in the order of --accept",
+    "confirmations": "TOML file with what people confirm, instead of being asked",
+}
+
 
 def _exit_codes(body: Callable[..., None]) -> Callable[..., None]:
     """Show errors that are meant for the user, and leave with their exit code; 130 when interrupted."""
@@ -45,17 +60,10 @@ def _exit_codes(body: Callable[..., None]) -> Callable[..., None]:
 
 @task(
     name="homolog",
-    iterable=["source"],
+    iterable=["source", "accept", "reason"],
     help={
-        "central": "backup of the central installation; without it, synthetic backups are made and rehearsed on",
-        "source": "[NAME=]FILE, the backup of a decentralised installation; once for each, in merge order",
-        "server": "auto, embedded or docker",
-        "major": "PostgreSQL major version of the sandbox; that of the central's backup by default",
-        "binaries": "directory with PostgreSQL's own programs, instead of those that come along",
-        "profile": "what is known about the application's schema: pec, or a TOML file of your own",
+        **_BACKUPS_HELP,
         "resume": "go on with this interrupted run",
-        "jobs": "parallel connections; the number of cores by default",
-        "scale": "size of the synthetic backups; 1 is a demo of seconds",
         "json": "print the result as JSON, and nothing else, on standard output",
         "junit": "write the checks as JUnit XML to this file",
         "keep-running": "leave the sandbox's server running at the end",
@@ -73,32 +81,85 @@ def rehearse(
     resume: str = "",
     jobs: int = 0,
     scale: float = 1.0,
+    final: bool = False,
+    accept: list[str] | None = None,
+    reason: list[str] | None = None,
+    confirmations: str = "",
     json: bool = False,
     junit: str = "",
     keep_running: bool = False,
 ) -> None:
-    """Rehearse the unification: restore, merge, prove, report. Without arguments, on synthetic backups."""
+    """Rehearse the unification: restore, check, merge, prove, report. Without arguments, on synthetic backups."""
+    flags = _shared(locals())
     reporter = console.Reporter(as_json=json)
     if resume:
-        run, result = homolog.resume(resume, reporter)
-    else:
-        options = homolog.Options.parse(
-            central=central,
-            sources=source or [],
-            server=server,
-            major=major or None,
-            binaries=Path(binaries).resolve() if binaries else None,
-            profile=str(Path(profile).resolve()) if profile.endswith(".toml") else profile,
-            jobs=jobs,
-            scale=scale,
-            keep_running=keep_running,
+        run, result = homolog.resume(
+            resume,
+            reporter,
+            accepted=homolog.accepted_of(accept or [], reason or []),
+            confirmations=_file(confirmations),
         )
-        run, result = homolog.start(options, reporter)
+    else:
+        run, result = homolog.start(_options(**flags, keep_running=keep_running), reporter)
     if junit:
         Path(junit).write_bytes(junit_xml(result))
     reporter.summary(result, str(run.folder / "report.html"), str(run.folder))
     if result.exit_code:
         raise Exit(code=result.exit_code)
+
+
+@task(iterable=["source", "accept", "reason"], help={**_BACKUPS_HELP, "json": "print all answers as JSON"})
+@_exit_codes
+def preflight(
+    c: Context,
+    central: str = "",
+    source: list[str] | None = None,
+    server: str = "auto",
+    major: int = 0,
+    binaries: str = "",
+    profile: str = "pec",
+    jobs: int = 0,
+    scale: float = 1.0,
+    final: bool = False,
+    accept: list[str] | None = None,
+    reason: list[str] | None = None,
+    confirmations: str = "",
+    json: bool = False,
+) -> None:
+    """Restore the backups and check them, and merge nothing; `invoke homolog --resume RUN` goes on from there."""
+    homolog.preflight(_options(**_shared(locals())), console.Reporter(as_json=json))
+
+
+def _shared(values: dict[str, Any]) -> dict[str, Any]:
+    """The flags of a task that `homolog` and `preflight` have in common."""
+    return {name: values[name] for name in _BACKUPS_HELP}
+
+
+def _options(
+    *,
+    source: list[str] | None,
+    accept: list[str] | None,
+    reason: list[str] | None,
+    major: int,
+    binaries: str,
+    profile: str,
+    confirmations: str,
+    **others: Any,
+) -> homolog.Options:
+    return homolog.Options.parse(
+        sources=source or [],
+        accept=accept or [],
+        reason=reason or [],
+        major=major or None,
+        binaries=_file(binaries),
+        profile=str(Path(profile).resolve()) if profile.endswith(".toml") else profile,
+        confirmations=_file(confirmations),
+        **others,
+    )
+
+
+def _file(name: str) -> Path | None:
+    return Path(name).resolve() if name else None
 
 
 @task(help={"folder": "where to write the backups", "scale": "size; 1 is a demo of seconds", "sources": "how many",
@@ -185,4 +246,4 @@ def lint(c: Context) -> None:
     c.run(f"{sys.executable} -m mypy")
 
 
-ns = Collection(rehearse, sample, status, prove, dsn, stop, destroy, test, bench, lint)
+ns = Collection(rehearse, preflight, sample, status, prove, dsn, stop, destroy, test, bench, lint)

@@ -118,7 +118,6 @@ class Application(BaseModel):
     """What the application is called and where its data are.
 
     :param version: query that gives the application's version, one row with one text.
-    :param migrations: queries that give the ids of the schema migrations applied, one text each row.
     :param reference_names: patterns of integer columns that must be keys, references or declared values.
     """
 
@@ -128,7 +127,6 @@ class Application(BaseModel):
     title: str
     schema_: str = Field(alias="schema", default="public")
     version: str | None = None
-    migrations: tuple[str, ...] = ()
     reference_names: tuple[str, ...] = ()
 
 

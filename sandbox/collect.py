@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from merge.errors import BackupError, BlockedError, ConfigError, ProofFailed
 from merge.language import text
 from merge.plan import Disposition
+from sandbox import preflight
 from sandbox.rehearsal import DATABASE
 from sandbox.result import (
     Candidate,
     DifferenceResult,
     InputResult,
+    PreflightResult,
     Problem,
     ProofResult,
     RunResult,
@@ -56,7 +58,7 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
         inputs=tuple(_input(name, backup, kept) for name, backup in inputs.items()),
         sources=tuple(sources),
         timings=run.done(),
-        candidate=_candidate(inputs, server, problem),
+        candidate=_candidate(inputs, server, problem, final=kept["asked"].get("final", False)),
         central_proof=None if central is None else _proof(central, central),
         duplicates={
             name: len(_load(run, f"source-{number}-duplicates", {"groups": ()})["groups"])
@@ -70,6 +72,8 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
             for d in _load(run, f"source-{number}-schema", {"differences": ()})["differences"]
             if d["harmless"]
         ),
+        final=kept["asked"].get("final", False),
+        preflight=tuple(PreflightResult(**asdict(answer)) for answer in preflight.load(run)),
         problem=None
         if problem is None
         else Problem(problem.what, problem.evidence, problem.next_step, problem.details, type(problem).__name__),
@@ -163,7 +167,9 @@ def _all(counts: Iterable[Counter[str]]) -> dict[str, int]:
     return {d.value: total[d.value] for d in Disposition}
 
 
-def _candidate(inputs: Mapping[str, Any], server: Mapping[str, Any], problem: HomologationError | None) -> Candidate:
+def _candidate(
+    inputs: Mapping[str, Any], server: Mapping[str, Any], problem: HomologationError | None, *, final: bool
+) -> Candidate:
     reasons = []
     if problem is not None:
         reasons.append(text(pt="a execução não terminou validada", en="the run did not end validated"))
@@ -175,5 +181,6 @@ def _candidate(inputs: Mapping[str, Any], server: Mapping[str, Any], problem: Ho
                 en=f"the central is of PostgreSQL {dumped} and the sandbox of {server.get('major')}",
             )
         )
-    reasons.append(text(pt="é um ensaio, não a execução final", en="it is a rehearsal, not the final run"))
-    return Candidate(DATABASE, promotable=False, reason="; ".join(reasons))
+    if not final:
+        reasons.append(text(pt="é um ensaio, não a execução final", en="it is a rehearsal, not the final run"))
+    return Candidate(DATABASE, promotable=not reasons, reason="; ".join(reasons) or None)

@@ -6,7 +6,9 @@ import io
 import json
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -19,17 +21,19 @@ from sandbox import words
 from sandbox.result import DISPOSITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.progress import TaskID
 
     from merge.errors import HomologationError
-    from sandbox.result import RunResult
+    from sandbox.preflight import Reported
+    from sandbox.result import PreflightResult, RunResult
     from sandbox.runs import Run
 
 _SHOWN = 20
 _SECONDS_BETWEEN_LINES = 5.0
 _STYLES = {"good": "bold green", "bad": "bold red", "wait": "bold yellow"}
+_STATES = {"blocked": "bold red", "warned": "yellow", "passed": "green", "confirmed": "green"}
 
 
 class Reporter:
@@ -97,6 +101,13 @@ class Reporter:
         """Say something that the user should not overlook."""
         self._say(f"! {message}", "yellow")
 
+    def ask(self, question: str, prompt: str) -> str:
+        """Ask the user something, and return what was said; "" where there is nobody to ask."""
+        if self.as_json or not (sys.stdin.isatty() and self.console.is_terminal):
+            return ""
+        self._say(question)
+        return self.console.input(f"  {prompt}: ", markup=False).strip()
+
     def error(self, error: HomologationError) -> None:
         """Show an error that ended a run."""
         show_error(error)
@@ -110,6 +121,8 @@ class Reporter:
         if any(source.rows for source in result.sources):
             self.console.print(_sources(result))
             self.console.print()
+        if result.preflight:
+            self._say(text(pt="Verificações: ", en="Checks: ") + states(result.preflight), "dim")
         self._say(f"{result.status} · {verdict.headline}", _STYLES[verdict.tone])
         if result.problem is None:  # which the user has seen already
             for sentence in verdict.sentences:
@@ -118,6 +131,31 @@ class Reporter:
                 self._say(f"→ {step}")
         self._say(text(pt="Relatório: ", en="Report: ") + report)
         self._say(text(pt="Resultado: ", en="Result: ") + f"{folder}/result.json")
+
+    def preflight(self, answers: Sequence[Reported], folder: str) -> None:
+        """Show every answer of a preflight, what is wrong first; as JSON all there is about them."""
+        if self.as_json:
+            _print_json([asdict(answer) for answer in answers])
+        order = list(words.states())
+        table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+        for header in (
+            text(pt="código", en="id"),
+            text(pt="onde", en="where"),
+            text(pt="verificação", en="check"),
+            text(pt="achados", en="found"),
+            text(pt="situação", en="state"),
+        ):
+            table.add_column(header, overflow="fold")
+        for answer in sorted(answers, key=lambda a: order.index(a.state)):
+            found = "" if answer.found is None else words.number(answer.found)
+            state = Text(words.states()[answer.state], _STATES.get(answer.state, "dim"))
+            title = Text(answer.title)
+            if answer.state in ("blocked", "warned"):
+                title.append(f"\n{answer.meaning}\n→ {answer.action}", "dim")
+            table.add_row(answer.id, words.places(answer.where), title, found, state)
+        self.console.print(table)
+        self._say(text(pt="Verificações: ", en="Checks: ") + states(answers))
+        self._say(text(pt="Pasta: ", en="Folder: ") + folder)
 
     def status(self, runs: Sequence[Run]) -> None:
         """List runs: what each has done, and what came of it."""
@@ -162,6 +200,12 @@ def show_interrupted() -> None:
         ),
         markup=False,
     )
+
+
+def states(answers: Iterable[Reported | PreflightResult]) -> str:
+    """How many answers there are of each state, e.g. ``2 warnings · 41 in order``."""
+    count = Counter(answer.state for answer in answers)
+    return " · ".join(f"{count[state]} {name}" for state, name in words.states().items() if count[state])
 
 
 def _sources(result: RunResult) -> Table:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from merge import profile
-from merge.errors import BackupError, ConfigError, HomologationError, MergeError, ProofFailed
+from merge import checks, profile
+from merge.errors import (
+    BackupError,
+    BlockedError,
+    ConfigError,
+    HomologationError,
+    MergeError,
+    PreflightBlocked,
+    ProofFailed,
+)
 from merge.language import text
 from sandbox import choose, events, intake, report, sample
+from sandbox import preflight as answers
 from sandbox.collect import collect
+from sandbox.preflight import Decisions, Preflight
 from sandbox.rehearsal import Rehearsal, Source, check_proof
 from sandbox.runs import Run
 
@@ -35,6 +45,9 @@ class Options:
     :param central: the central's backup; None to make synthetic backups.
     :param sources: name and backup of every source, in merge order.
     :param major: PostgreSQL major version; None for that of the central's backup.
+    :param final: whether the result is to go to production: then what only warns in a rehearsal may block.
+    :param accepted: reason by id of the warnings that were accepted.
+    :param confirmations: file of what people confirmed.
     """
 
     central: Path | None = None
@@ -46,12 +59,18 @@ class Options:
     scale: float = 1.0
     profile: str = "pec"
     keep_running: bool = False
+    final: bool = False
+    accepted: Mapping[str, str] = field(default_factory=dict)
+    confirmations: Path | None = None
 
     @classmethod
-    def parse(cls, *, central: str, sources: Sequence[str], **others: Any) -> Options:
+    def parse(
+        cls, *, central: str, sources: Sequence[str], accept: Sequence[str], reason: Sequence[str], **others: Any
+    ) -> Options:
         """Make options from the words of the command line.
 
-        :raises ConfigError: if files are missing, or names of sources are not unique.
+        :raises ConfigError: if files are missing, names of sources are not unique, or an accepted warning lacks its
+            reason.
         """
         named = tuple(_named(source) for source in sources)
         problems = [str(p) for p in (*([Path(central)] if central else []), *(p for _, p in named)) if not p.exists()]
@@ -67,7 +86,8 @@ class Options:
                 ),
                 details=problems,
             )
-        return cls(Path(central).resolve() if central else None, named, **others)
+        accepted = accepted_of(accept, reason)
+        return cls(Path(central).resolve() if central else None, named, accepted=accepted, **others)
 
     @property
     def parallel(self) -> int:
@@ -81,25 +101,100 @@ def _named(source: str) -> tuple[str, Path]:
     return (name if equals else file.name.split(".")[0], file)
 
 
+def accepted_of(accept: Sequence[str], reason: Sequence[str]) -> dict[str, str]:
+    """The accepted warnings with their reasons, which are given in the same order.
+
+    :raises ConfigError: one lacks its reason.
+    """
+    if len(accept) != len(reason) or not all(why.strip() for why in reason):
+        raise ConfigError(
+            text(
+                pt="Cada aviso aceito (--accept) precisa do seu motivo (--reason), na mesma ordem.",
+                en="Each accepted warning (--accept) needs its reason (--reason), in the same order.",
+            ),
+            details=list(accept),
+        )
+    return {name: why.strip() for name, why in zip(accept, reason, strict=True)}
+
+
 def start(options: Options, reporter: Reporter) -> tuple[Run, RunResult]:
     """Make a run and carry it out."""
-    run = Run.create(**asdict(options))
-    reporter.note(text(pt=f"Execução {run.id} em {run.folder}", en=f"Run {run.id} in {run.folder}"))
+    run = _create(options, reporter)
     return run, _carry_out(run, options, reporter)
 
 
-def resume(name: str, reporter: Reporter) -> tuple[Run, RunResult]:
-    """Go on with a run from the step that was interrupted."""
+def resume(
+    name: str, reporter: Reporter, *, accepted: Mapping[str, str] | None = None, confirmations: Path | None = None
+) -> tuple[Run, RunResult]:
+    """Go on with a run from the step that was interrupted, or blocked.
+
+    :param accepted: warnings that were accepted since, with their reasons.
+    :param confirmations: file of what people confirmed since.
+    """
     run = Run.open(name)
     run.lock()
     run.events.add("run", "resumed")
-    return run, _carry_out(run, options_of(run), reporter)
+    options = options_of(run)
+    options = replace(
+        options,
+        accepted={**options.accepted, **(accepted or {})},
+        confirmations=confirmations or options.confirmations,
+    )
+    run.note(asked=asdict(options))
+    return run, _carry_out(run, options, reporter)
+
+
+def preflight(options: Options, reporter: Reporter) -> Run:
+    """Restore and check all backups, show what was found, and merge nothing. `resume` goes on from there.
+
+    :raises BlockedError: with everything that forbids the merge, of all sources.
+    """
+    run = _create(options, reporter)
+    server: Server | None = None
+    problems: list[BlockedError] = []
+    try:
+        asked = _preflight(run, options, reporter)
+        server = _prepare_server(run, options, reporter)
+        rehearsal = _rehearsal(run, reporter, server, asked)
+        plan, found = rehearsal.prepare_central(_backup(run, "central"))
+        for source in _sources(run):
+            try:
+                rehearsal.check(plan, found, source)
+            except BlockedError as ex:
+                problems.append(ex)
+        reporter.preflight(answers.load(run), str(run.folder))
+    except psycopg.Error as ex:
+        raise _lost(run, ex) from None
+    except BackupError:
+        destroy(run)  # nothing worth keeping was restored
+        raise
+    finally:
+        if server is not None and not options.keep_running:
+            server.stop()
+        run.unlock()
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise PreflightBlocked(
+            text(pt="Várias origens não podem ser unificadas.", en="Several sources cannot be merged."),
+            evidence=run.folder,
+            details=[line for ex in problems for line in (ex.what, *ex.details)],
+            next_step=problems[0].next_step,
+        )
+    return run
+
+
+def _create(options: Options, reporter: Reporter) -> Run:
+    run = Run.create(**asdict(options))
+    reporter.note(text(pt=f"Execução {run.id} em {run.folder}", en=f"Run {run.id} in {run.folder}"))
+    return run
 
 
 def options_of(run: Run) -> Options:
     """What a run was asked."""
     asked = run.load("run")["asked"]
-    paths = {name: Path(asked[name]) if asked[name] else None for name in ("central", "binaries")}
+    names = ("central", "binaries", "confirmations")
+    paths = {name: Path(asked[name]) if asked.get(name) else None for name in names}
     sources = tuple((name, Path(path)) for name, path in asked["sources"])
     known = {f.name for f in fields(Options)}
     return Options(**{**{k: v for k, v in asked.items() if k in known}, **paths, "sources": sources})
@@ -136,11 +231,12 @@ def prove(run: Run, reporter: Reporter, *, keep_running: bool = False) -> None:
     """
     server = open_server(run)
     try:
-        rehearsal = _rehearsal(run, reporter, server)
+        rehearsal = _rehearsal(run, reporter, server, Preflight(run, _checks(run), _decisions(options_of(run))))
         plan, _ = rehearsal.plan()
         sources = [s for s in _sources(run) if run.is_done(f"source.{s.number}.merge")]
         proofs = [rehearsal.prove_source(plan, source) for source in sources]
         proofs.append(rehearsal.prove_central(plan, [s.number for s in sources]))
+        rehearsal.check_merged(plan, [s.number for s in sources])
     finally:
         if not keep_running:
             server.stop()
@@ -162,14 +258,17 @@ def _carry_out(run: Run, options: Options, reporter: Reporter) -> RunResult:
     server: Server | None = None
     problem: HomologationError | None = None
     try:
+        asked = _preflight(run, options, reporter)
         server = _prepare_server(run, options, reporter)
-        rehearsal = _rehearsal(run, reporter, server)
+        rehearsal = _rehearsal(run, reporter, server, asked)
         plan, found = rehearsal.prepare_central(_backup(run, "central"))
         run.note(versions={"central": rehearsal.version(plan.schema)})
         for source in _sources(run):
             rehearsal.merge(plan, found, source)
+        numbers = [source.number for source in _sources(run)]
         if not run.is_done("central.proof"):
-            check_proof(rehearsal.prove_central(plan, [s.number for s in _sources(run)]), run)
+            check_proof(rehearsal.prove_central(plan, numbers), run)
+        rehearsal.check_merged(plan, numbers)
     except HomologationError as ex:
         problem = ex
     except psycopg.Error as ex:
@@ -257,11 +356,11 @@ def _inspect(run: Run, reporter: Reporter, paths: Mapping[str, Path]) -> dict[st
 
 def _backup(run: Run, name: str) -> Backup:
     kept = run.load("inputs")[name]
-    for field in fields(intake.Backup):
-        if "Path" in str(field.type):
-            kept[field.name] = Path(kept[field.name])
-        elif "tuple" in str(field.type):
-            kept[field.name] = tuple(tuple(v) if isinstance(v, list) else v for v in kept[field.name])
+    for part in fields(intake.Backup):
+        if "Path" in str(part.type):
+            kept[part.name] = Path(kept[part.name])
+        elif "tuple" in str(part.type):
+            kept[part.name] = tuple(tuple(v) if isinstance(v, list) else v for v in kept[part.name])
     return intake.Backup(**kept)
 
 
@@ -281,6 +380,21 @@ def _choose(run: Run, options: Options, provider: str, major: int | None, inputs
     )
 
 
-def _rehearsal(run: Run, reporter: Reporter, server: Server) -> Rehearsal:
+def _rehearsal(run: Run, reporter: Reporter, server: Server, asked: Preflight) -> Rehearsal:
     options = options_of(run)
-    return Rehearsal(run, reporter, server, profile.load(options.profile), options.parallel)
+    return Rehearsal(run, reporter, server, profile.load(options.profile), options.parallel, asked)
+
+
+def _preflight(run: Run, options: Options, reporter: Reporter) -> Preflight:
+    """The preflight of a run, with all that only people can confirm: asked first, before hours are spent."""
+    asked = Preflight(run, _checks(run), _decisions(options))
+    asked.confirm(reporter, options.confirmations)
+    return asked
+
+
+def _checks(run: Run) -> tuple[checks.Check, ...]:
+    return checks.load(options_of(run).profile)
+
+
+def _decisions(options: Options) -> Decisions:
+    return Decisions(options.final, options.accepted)

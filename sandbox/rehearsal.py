@@ -17,6 +17,8 @@ import psycopg
 from merge import (
     baseline,
     catalog,
+    check_run,
+    checks,
     compare,
     constraints,
     coverage,
@@ -26,7 +28,7 @@ from merge import (
     proof_central,
     proof_source,
 )
-from merge.errors import ProofFailed, SchemaDifference
+from merge.errors import ProofFailed
 from merge.language import text
 from merge.proof_session import run_all
 from sandbox import restore
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from merge.proof import Proof
     from sandbox.console import Reporter
     from sandbox.intake import Backup
+    from sandbox.preflight import Preflight, Reported
     from sandbox.runs import Run
     from sandbox.server import Server
 
@@ -74,10 +77,15 @@ class Rehearsal:
     server: Server
     profile: Profile
     jobs: int
+    preflight: Preflight
 
     def connect(self) -> Connection:
         """Connect to the run's database as the sandbox's superuser."""
         return self.server.connect(DATABASE)
+
+    def connect_merge(self) -> Connection:
+        """Connect to the run's database as the role that merges: not superuser, and no trigger fires for it."""
+        return self.server.connect(DATABASE, MERGE)
 
     @contextmanager
     def step(self, name: str, title: str) -> Iterator[None]:
@@ -97,14 +105,18 @@ class Rehearsal:
         plan, found = self.plan()
         if not self.run.is_done("central.baseline"):
             with self.step("central.baseline", text(pt="Guardar a referência", en="Keep the baseline")):
-                with self.server.connect(DATABASE, MERGE) as conn:
+                with self.connect_merge() as conn:
                     engine.create_schema(conn)
                 baseline.make_baseline(self.connect, plan, self.jobs, self.reporter.progress)
                 with self.connect() as conn:
                     ranges = baseline.ranges(conn)
-                with self.server.connect(DATABASE, MERGE) as conn:
+                    baseline.allow_reading(conn, MERGE)
+                with self.connect_merge() as conn:
                     engine.prepare(conn, plan, found, ranges)
                 self.run.save("plan", plan)
+        if not self.run.is_done("central.preflight"):
+            with self.step("central.preflight", text(pt="Verificar o central", en="Check the central")):
+                self.preflight.check(self._ask("central", plan.schema))
         return plan, found
 
     def plan(self) -> tuple[Plan, Catalog]:
@@ -118,15 +130,22 @@ class Rehearsal:
         query = self.profile.application.version
         return None if query is None else next(iter(self._texts(schema, query)), None)
 
+    def check(self, plan: Plan, found: Catalog, source: Source) -> Mapping[str, int]:
+        """Load and check one source; return the rows of every table.
+
+        :raises BlockedError: something forbids to merge it.
+        """
+        rows = self._load(found, source)
+        if not self._is_merged(source):
+            self._check_source(plan, found, source, rows)
+        return rows
+
     def merge(self, plan: Plan, found: Catalog, source: Source) -> None:
         """Load, check, merge and prove one source; each result is kept in the run folder.
 
         :raises ProofFailed: if the proof finds differences.
         """
-        rows = self._load(found, source)
-        if not self._is_merged(source):
-            self._preflight(plan, found, source, rows)
-        self._merge(plan, found, source, rows)
+        self._merge(plan, found, source, self.check(plan, found, source))
         if not self.run.is_done(f"source.{source.number}.proof"):
             self._list_duplicates(plan, source)
             check_proof(self.prove_source(plan, source), self.run)
@@ -156,11 +175,10 @@ class Rehearsal:
         rows: Mapping[str, int] = self.run.load(f"source-{source.number}-rows")["rows"]
         return rows
 
-    def _preflight(self, plan: Plan, found: Catalog, source: Source, rows: Mapping[str, int]) -> None:
-        with self.step(
-            f"source.{source.number}.preflight", text(pt=f"Verificar {source.name}", en=f"Check {source.name}")
-        ):
-            self._check_version(source)
+    def _check_source(self, plan: Plan, found: Catalog, source: Source, rows: Mapping[str, int]) -> None:
+        name = f"source.{source.number}.preflight"
+        with self.step(name, text(pt=f"Verificar {source.name}", en=f"Check {source.name}")):
+            answers = self._ask(f"source-{source.number}", check_run.BASELINE, source)
             filled = [table for table, count in rows.items() if count]
             with self.connect() as conn:
                 coverage.check_coverage(conn, plan, found, self.profile, source.schema, filled)
@@ -174,35 +192,54 @@ class Rehearsal:
             largest = sorted(filled, key=lambda table: -rows[table])
             run_all(self.connect, [partial(look, table) for table in largest], self.jobs, self.reporter.progress)
             constraints.check(violations)
+            self.preflight.check(answers)
 
-    def _check_version(self, source: Source) -> None:
-        """Both sides must be of the same version, with the same migrations applied."""
-        application = self.profile.application
-        problems = []
-        for query in (*([application.version] if application.version else []), *application.migrations):
-            ours, theirs = self._texts(application.schema_, query), self._texts(source.schema, query)
-            if ours != theirs:
-                shown = [
-                    text(pt=f"central: {_few(ours - theirs)}", en=f"central: {_few(ours - theirs)}"),
-                    text(pt=f"{source.name}: {_few(theirs - ours)}", en=f"{source.name}: {_few(theirs - ours)}"),
-                ]
-                problems.append(f"{query}: {'; '.join(shown)}")
-        if problems:
-            raise SchemaDifference(
+    def _ask(self, part: str, central: str, source: Source | None = None) -> Sequence[Reported]:
+        """Ask the checks of the central, or of one source."""
+        answers = check_run.run_checks(
+            self.connect_merge,
+            [check for check in self.preflight.checks.values() if check.kind != "human"],
+            central=central,
+            source=source.schema if source is not None else None,
+            name=source.name if source is not None else checks.CENTRAL,
+            final=self.preflight.decisions.final,
+            jobs=self.jobs,
+        )
+        return self.preflight.report(part, answers, self.reporter)
+
+    def check_merged(self, plan: Plan, sources: Sequence[int]) -> None:
+        """Ask the checks of the merged base.
+
+        :raises ProofFailed: something is wrong there that was wrong on neither side before.
+        """
+        with self.step("merged.checks", text(pt="Verificar a base unificada", en="Check the merged base")):
+            answers = check_run.new_defects(
+                self.connect_merge,
+                list(self.preflight.checks.values()),
+                plan,
+                sources,
+                jobs=self.jobs,
+                on_progress=self.reporter.progress,
+            )
+            reported = self.preflight.report("merged", answers, self.reporter)
+            new = [answer for answer in reported if answer.state == checks.State.BLOCKED]
+        if new:
+            raise ProofFailed(
                 text(
-                    pt=f"{source.name} não está na mesma versão do central.",
-                    en=f"{source.name} is not at the central's version.",
+                    pt=f"A unificação criou {len(new)} defeitos que nenhum dos lados tinha.",
+                    en=f"The merge made {len(new)} defects that neither side had.",
                 ),
-                details=problems,
+                evidence=self.run.folder,
+                details=[f"{answer} — {answer.action}" for answer in new],
                 next_step=text(
-                    pt="Atualize a instalação mais antiga e faça um novo backup.",
-                    en="Update the older installation and take a new backup.",
+                    pt="Corrija os dados na origem ou no central, faça novos backups e comece de novo.",
+                    en="Correct the data at the source or in the central, take new backups and begin again.",
                 ),
             )
 
     def _texts(self, schema: str, query: str) -> set[str]:
         """The texts that a query of the profile gives on the tables of `schema`; none if these are not there."""
-        with self.connect() as conn:
+        with self.connect_merge() as conn:
             conn.execute("SELECT set_config('search_path', quote_ident(%s), false)", [schema])
             try:
                 return {str(value) for (value,) in conn.execute(query.encode()).fetchall()}
@@ -219,7 +256,7 @@ class Rehearsal:
             return
         with (
             self.step(name, text(pt=f"Unificar {source.name}", en=f"Merge {source.name}")),
-            self.server.connect(DATABASE, MERGE) as conn,
+            self.connect_merge() as conn,
         ):
             if engine.is_merged(conn, source.number):  # killed between the commit and here
                 engine.set_sequences(conn, plan, found)
@@ -274,8 +311,3 @@ def check_proof(proof: Proof, run: Run) -> None:
                 en="Do not retry: keep the run's folder and send the support bundle.",
             ),
         )
-
-
-def _few(values: set[str]) -> str:
-    shown = sorted(values)[:3]
-    return f"{', '.join(shown)}{f' … (+{len(values) - 3})' if len(values) > 3 else ''}" or "—"

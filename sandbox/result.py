@@ -115,6 +115,33 @@ class DifferenceResult:
 
 
 @dataclass(frozen=True)
+class PreflightResult:
+    """What one preflight check answered.
+
+    :param where: ``run``, ``central``, ``merged`` or the name of a source.
+    :param gate: what it does if something is found: ``block``, ``warn`` or ``record``.
+    :param kind: ``data``, ``unit`` (what a unit must stop or finish: only warns in a rehearsal) or ``human``.
+    :param found: how much was found; None if it is not counted.
+    :param details: numbers, dates and internal keys.
+    :param reason: why a warning was accepted, or who confirmed.
+    """
+
+    id: str
+    where: str
+    gate: Literal["block", "warn", "record"]
+    kind: str
+    state: Literal["passed", "warned", "blocked", "recorded", "pending", "not_available", "accepted", "confirmed"]
+    title: str
+    found: int | None = None
+    details: Mapping[str, int | str | None] = field(default_factory=dict)
+    meaning: str = ""
+    action: str = ""
+    origin: str = ""
+    evidence: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Problem:
     """What stopped the run; `kind` is the name of the error's class."""
 
@@ -141,6 +168,8 @@ class RunResult:
     :param duplicates: by source, groups of citizens who share a document.
     :param differences: the first hundred of each kind of each proof; the proofs count them all.
     :param opaque: by ``table.column``, filled values in which no reference can be followed.
+    :param final: whether the result was meant to go to production; if not, it is a rehearsal.
+    :param preflight: what every check answered.
     :param started: and `finished`: ISO 8601, UTC.
     """
 
@@ -160,6 +189,8 @@ class RunResult:
     differences: tuple[DifferenceResult, ...] = ()
     opaque: Mapping[str, int] = field(default_factory=dict)
     schema_differences: tuple[str, ...] = ()
+    final: bool = False
+    preflight: tuple[PreflightResult, ...] = ()
     problem: Problem | None = None
     exit_code: int = 0
     started: str = ""

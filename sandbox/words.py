@@ -178,6 +178,28 @@ def kinds() -> dict[str, str]:
     }
 
 
+def states() -> dict[str, str]:
+    """What the answers of a state are called."""
+    return {
+        "blocked": text(pt="impedem", en="block"),
+        "warned": text(pt="avisos", en="warnings"),
+        "accepted": text(pt="avisos aceitos", en="warnings accepted"),
+        "pending": text(pt="pendentes", en="pending"),
+        "confirmed": text(pt="confirmadas", en="confirmed"),
+        "passed": text(pt="em ordem", en="in order"),
+        "recorded": text(pt="registradas", en="recorded"),
+        "not_available": text(pt="não se aplicam", en="not available"),
+    }
+
+
+def places(where: str) -> str:
+    """What the place of a check is called; a source by its name."""
+    return {
+        "run": text(pt="execução", en="run"),
+        "merged": text(pt="base unificada", en="merged base"),
+    }.get(where, where)
+
+
 def check_name(name: str) -> str:
     """What a check is called."""
     return {

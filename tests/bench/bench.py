@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from merge import engine, matching, profile
+from merge import checks, engine, matching, profile
 from merge import proof_central as central_proof
 from merge.proof_session import run_all, session
 from sandbox import intake
 from sandbox.console import Reporter
 from sandbox.embedded import EmbeddedServer
+from sandbox.preflight import Decisions, Preflight
 from sandbox.rehearsal import CENTRAL, DATABASE, MERGE, Rehearsal, Source
 from sandbox.runs import Run
 from sandbox.sample import make_samples
@@ -164,7 +165,8 @@ def _rehearse(
     """A rehearsal up to its first source; the others are returned."""
     run = Run(Path(tempfile.mkdtemp(prefix="run-", dir=folder)))
     run.save("run", {"done": {}, "created": ""})
-    rehearsal = kind(run, Reporter(as_json=True), server, profile.load(), jobs)
+    preflight = Preflight(run, checks.load(), Decisions())
+    rehearsal = kind(run, Reporter(as_json=True), server, profile.load(), jobs, preflight)
     central, *backups = (intake.inspect(path, work=run.folder / "work") for path in paths)
     plan, catalog = rehearsal.prepare_central(central)
     sources = [Source(number, backup.name, backup) for number, backup in enumerate(backups, 1)]
