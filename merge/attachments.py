@@ -213,11 +213,15 @@ def _claims(
     key: sql.Composable,
     old: list[sql.Composed],
 ) -> sql.Composed:
-    columns = sql.SQL(", ").join(old)
+    rows = sql.Identifier(crosswalk.schema, table.name)
+    nowhere = sql.SQL(", ").join([sql.SQL("NULL::text")] * len(old))
+    was = sql.SQL(", ").join(old)
     if table.action is Action.EXCLUDE:
-        return sql.SQL("SELECT {}, 'excluded', {}, {} FROM {} s").format(
-            key, columns, sql.SQL(", ").join([sql.NULL] * len(old)), sql.Identifier(crosswalk.schema, table.name)
-        )
+        return sql.SQL("SELECT {}, 'excluded', {}, {} FROM {} s").format(key, was, nowhere, rows)
+    left_out = sql.SQL(
+        "FROM homolog.exception e WHERE e.source = {} AND e.table_name = {} AND e.src_row = s.ctid"
+        " AND e.disposition IN ('excluded', 'rejected')"
+    ).format(sql.Literal(crosswalk.source), sql.Literal(table.name))
     mapped = crosswalk.mapped(table)
     new = is_new(plan, table, crosswalk, mapped)
     becomes = [
@@ -229,19 +233,18 @@ def _claims(
         for file in attachment.files
     ]
     return sql.SQL(
-        "SELECT {key}, CASE WHEN EXISTS (SELECT 1 FROM homolog.exception e"
-        " WHERE e.source = {source} AND e.table_name = {name} AND e.src_row = s.ctid"
-        " AND e.disposition IN ('excluded', 'rejected')) THEN 'excluded'"
-        " WHEN {new} THEN 'inserted' ELSE 'matched' END, {old}, {becomes}"
-        " FROM {rows} LEFT JOIN {merged} c ON {there}"
+        "SELECT {key}, 'excluded', {was}, {nowhere} FROM {rows} s WHERE EXISTS (SELECT 1 {left_out}) UNION ALL"
+        " SELECT {key}, CASE WHEN {new} THEN 'inserted' ELSE 'matched' END, {was}, {becomes}"
+        " FROM {comes} LEFT JOIN {merged} c ON {there} WHERE NOT EXISTS (SELECT 1 {left_out})"
     ).format(
         key=key,
-        source=sql.Literal(crosswalk.source),
-        name=sql.Literal(table.name),
+        was=was,
+        nowhere=nowhere,
+        rows=rows,
+        left_out=left_out,
         new=new,
-        old=columns,
         becomes=sql.SQL(", ").join(becomes),
-        rows=mapped.source(),
+        comes=mapped.source(),
         merged=sql.Identifier(plan.schema, table.name),
         there=there(plan, table, mapped, "c"),
     )

@@ -38,6 +38,7 @@ SCHEMA = """
     CREATE TABLE person (id bigint PRIMARY KEY, card text UNIQUE, photo text);
     CREATE TABLE scan (code text PRIMARY KEY, path text);
     CREATE TABLE draft (id bigint PRIMARY KEY);
+    CREATE TABLE badge (id bigint PRIMARY KEY, person_id bigint REFERENCES person);
 """
 
 PROFILE = Profile.model_validate(
@@ -47,12 +48,14 @@ PROFILE = Profile.model_validate(
             {"tables": ["doc"], "role": "event", "reason": "test", "evidence": "seen"},
             {"tables": ["person"], "role": "entity", "match": [["card"]], "reason": "test", "evidence": "seen"},
             {"tables": ["scan"], "role": "catalog", "reason": "test", "evidence": "seen"},
+            {"tables": ["badge"], "role": "link", "central_owns": "person_id", "reason": "test", "evidence": "seen"},
             {"tables": ["draft"], "role": "queue", "come": False, "reason": "test", "evidence": "seen"},
         ],
         "attachment": [
             {"table": "doc", "files": ["doc/{id}/{name}", "doc/{id}.pdf"], "reason": "test", "evidence": "seen"},
             {"table": "person", "files": ["photo/{id}-{photo}"], "reason": "test", "evidence": "seen"},
             {"table": "scan", "files": ["{path}"], "reason": "test", "evidence": "seen"},
+            {"table": "badge", "files": ["badge-{id}"], "reason": "test", "evidence": "seen"},
             {"table": "draft", "files": ["draft/{id}"], "reason": "test", "evidence": "seen"},
             {"table": "not_in_this_version", "files": ["{id}"], "reason": "test", "evidence": "seen"},
         ],
@@ -79,6 +82,7 @@ SOURCE_ROWS = """
         (1, 'B', 'x.jpg'), (2, 'A', 'y.jpg'), (3, 'E', 'x.jpg'), (4, 'C', 'x.jpg'), (5, 'F', NULL);
     INSERT INTO scan VALUES ('s1', 'scan/one.png'), ('s2', 'scan/two.png'), ('s3', 'scan/three.png');
     INSERT INTO draft VALUES (1);
+    INSERT INTO badge VALUES (1, 1), (2, 3);
 """
 SOURCE_FILES = {
     "doc/1/a.pdf": "source doc 1",
@@ -91,6 +95,8 @@ SOURCE_FILES = {
     "scan/two.png": "scan two of the source",
     "scan/three.png": "scan three",
     "draft/1": "a draft",
+    "badge-1": "badge of B, who has none in the central",
+    "badge-2": "badge of E",
     "doc/9/nobody": "nobody's in the source",
 }
 MERGED = {
@@ -103,6 +109,8 @@ MERGED = {
     "conflicts/src_1/photo/2-y.jpg": "another photo of A",
     "conflicts/src_1/scan/two.png": "scan two of the source",
     "excluded/src_1/draft/1": "a draft",
+    "excluded/src_1/badge-1": "badge of B, who has none in the central",
+    "files/badge-{badge+2}": "badge of E",
     "unclaimed/src_1/doc/9/nobody": "nobody's in the source",
 }
 
@@ -162,7 +170,7 @@ class Case:
     def expected(self) -> dict[str, str]:
         paths = {}
         for path, content in MERGED.items():
-            for table in ("doc", "person"):
+            for table in ("doc", "person", "badge"):
                 start, plus, rest = path.partition(f"{{{table}+")
                 if plus:
                     key, _, rest = rest.partition("}")
@@ -207,19 +215,19 @@ def test_survey_before_the_merge(case: Case) -> None:
         nothing = case.store.survey(2, deciding.pointers(conn, case.plan, PROFILE.attachment, "src_1"))
     assert (central.rows, central.files, central.unclaimed) == (9, 7, 1)
     assert central.missing_keys == ("doc [id=3]", "person [id=3]", "person [id=4]")
-    assert (source.rows, source.files, source.unclaimed) == (11, 11, 1)
+    assert (source.rows, source.files, source.unclaimed) == (13, 13, 1)
     assert source.missing_keys == ("doc [id=3]",)
-    assert (nothing.rows, nothing.files, nothing.missing) == (11, None, 11)
+    assert (nothing.rows, nothing.files, nothing.missing) == (13, None, 13)
 
 
 def test_every_file_is_where_the_merged_row_points(merged: Case) -> None:
     assert merged.merged() == merged.expected()
     ledger = merged.ledgers[1]
     assert dict(ledger.files_by_fate) == {
-        "inserted": 5, "matched": 2, "reconciled": 2, "excluded": 1, "unclaimed": 1,
+        "inserted": 6, "matched": 2, "reconciled": 2, "excluded": 2, "unclaimed": 1,
     }  # fmt: skip
     assert sum(ledger.files_by_fate.values()) == ledger.files == len(SOURCE_FILES)
-    assert (ledger.rows, ledger.missing_keys) == (11, ("doc [id=3]",))
+    assert (ledger.rows, ledger.missing_keys) == (13, ("doc [id=3]",))
     assert ledger.conflicts == 2
     assert ledger.conflict_keys[0] == "person [id=2]"
     assert "s2" not in ledger.conflict_keys[1]  # a key of text may be anything
@@ -242,7 +250,7 @@ def test_two_sources_and_one_without_files(merged: Case) -> None:
     })  # fmt: skip
     merged.merge(3)
     assert merged.ledgers[2].files == 0
-    assert merged.ledgers[2].missing == 12
+    assert merged.ledgers[2].missing == 14
     assert merged.ledgers[3].files_by_fate["matched"] == 1  # the photo that the first source brought
     assert [str(d) for d in merged.prove().examples] == []
 
@@ -340,7 +348,7 @@ class _Resolved:
         self.case = case
 
     def __truediv__(self, path: str) -> Path:
-        for table in ("doc", "person"):
+        for table in ("doc", "person", "badge"):
             for key in (1, 2, 3):
                 path = path.replace(f"{{{table}+{key}}}", str(self.case.offset(f"{table}.id") + key))
         return self.case.store.folder / path
@@ -375,7 +383,7 @@ def test_every_corruption_is_found(merged: Case) -> None:
     [
         "UPDATE doc SET name = 'b.pdf' WHERE name = 'a.pdf' AND id > 3",
         "UPDATE doc SET id = id + 1000 WHERE id > 3",
-        "DELETE FROM person WHERE card = 'E'",
+        "ALTER TABLE badge DROP CONSTRAINT badge_person_id_fkey; DELETE FROM person WHERE card = 'E'",
         "UPDATE scan SET path = 'scan/one.png' WHERE code = 's3'",
         "UPDATE scan SET path = NULL WHERE code = 's3'",
         "UPDATE person SET photo = 'y.jpg' WHERE card = 'B'",
@@ -390,7 +398,7 @@ def test_rows_that_point_elsewhere_are_found(merged: Case, statement: str) -> No
 
 def test_a_ledger_that_says_other_than_the_files(merged: Case) -> None:
     ledger = merged.ledgers[1]
-    said = {**ledger.files_by_fate, "inserted": 4, "unclaimed": 2}
+    said = {**ledger.files_by_fate, "inserted": 5, "unclaimed": 2}
     proof = attachments_proof.prove(
         merged.bench.connect, merged.plan, PROFILE.attachment, merged.store.folder, {1: said}
     )
