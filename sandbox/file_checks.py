@@ -106,7 +106,7 @@ def versions(central: Backup, backup: Backup, where: str, major: int) -> HostChe
                 en=f"The backup is of PostgreSQL {backup.dumped_major}; the sandbox, {major}, is older.",
             ),
         )
-    if backup is central and backup.dumped_major != major:
+    if backup == central and backup.dumped_major != major:
         return HostCheck(
             "C-05",
             where,

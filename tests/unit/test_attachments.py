@@ -304,6 +304,7 @@ def test_carrying_may_be_interrupted_anywhere(tmp_path: Path, monkeypatch: pytes
                     break
         found = look(store.folder)
         assert found.items() <= taken(EXPECTED).items()
+    write(store.folder, {"state/partial/0": "half of a fi"})  # what a killed process leaves
     for number in (CENTRAL, 1):
         Attachments(store.folder).carry(number)
     assert look(store.folder) == taken(EXPECTED)

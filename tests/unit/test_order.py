@@ -24,8 +24,8 @@ def backup(path: str, **changes: Any) -> Backup:
     base = Backup(
         path=Path(path), name=Path(path).name.split(".")[0], sha256=path.encode().hex().rjust(64, "0")[:64], size=1000,
         format="custom", wrapper="none", dumped_from="9.6.13", dumped_major=9, dumped_by="9.6.13",
-        archive_version="1.13", encoding="UTF8", entries=13_000, tables=("a", "b"), extensions=(), large_objects=False, inserts=False,
-        readable=Path(path), work=Path("/work"),
+        archive_version="1.13", encoding="UTF8", entries=13_000, tables=("a", "b"),
+        extensions=(), large_objects=False, inserts=False, readable=Path(path), work=Path("/work"),
     )  # fmt: skip
     return replace(base, **changes)
 
