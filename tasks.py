@@ -13,7 +13,7 @@ from invoke import Collection, Context, Exit, task
 
 from merge.errors import HomologationError
 from merge.language import text
-from sandbox import console, homolog
+from sandbox import console, homolog, intake_show, order, runs
 from sandbox.embedded import EmbeddedServer
 from sandbox.rehearsal import DATABASE
 from sandbox.result import junit as junit_xml
@@ -162,6 +162,24 @@ def _file(name: str) -> Path | None:
     return Path(name).resolve() if name else None
 
 
+@task(
+    iterable=["also"],
+    help={
+        "backups": "a backup, or a folder of backups",
+        "also": "another one; once for each",
+        "json": "print as JSON",
+    },
+)
+@_exit_codes
+def intake(c: Context, backups: str, also: list[str] | None = None, json: bool = False) -> None:
+    """Inspect backups, and propose which base receives the others, and in which order they come."""
+    reporter = console.Reporter(as_json=json)
+    with runs.private_folder() as work:
+        with reporter.step(text(pt="Examinar os backups", en="Inspect the backups")):
+            found = order.examine(order.find([Path(p) for p in (backups, *(also or []))]), work, reporter.progress)
+        intake_show.show(reporter, order.propose(found))
+
+
 @task(help={"folder": "where to write the backups", "scale": "size; 1 is a demo of seconds", "sources": "how many",
             "seed": "the same seed gives the same rows", "major": "PostgreSQL major version, 16 or 18"})  # fmt: skip
 @_exit_codes
@@ -246,4 +264,4 @@ def lint(c: Context) -> None:
     c.run(f"{sys.executable} -m mypy")
 
 
-ns = Collection(rehearse, preflight, sample, status, prove, dsn, stop, destroy, test, bench, lint)
+ns = Collection(rehearse, preflight, intake, sample, status, prove, dsn, stop, destroy, test, bench, lint)

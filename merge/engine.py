@@ -77,12 +77,15 @@ def merge_source(
     name: str,
     rows: Mapping[str, int],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    before_load: Callable[[Connection, Crosswalk], None] = lambda conn, crosswalk: None,
 ) -> Merged:
     """Merge the rows of ``src_<source>`` into the central; on any error nothing has happened.
 
     :param conn: a connection for which triggers do not fire (``session_replication_role = replica``), autocommit.
     :param rows: rows of every table of the source.
     :param on_progress: called with rows done and rows in all.
+    :param before_load: called inside of the transaction when every key is mapped and no row was written yet; what it
+        raises stops the merge.
     :raises CollisionError: before anything is written.
     :raises MergeError: if the database refused something; it was rolled back.
     """
@@ -98,6 +101,7 @@ def merge_source(
             merge = Merge(conn, plan, catalog, source, name, rows, on_progress)
             merge.find_matches()
             merge.foresee_collisions()
+            before_load(conn, merge.crosswalk)
             merge.load()
             merge.finish()
     except psycopg.Error as ex:

@@ -92,13 +92,21 @@ class _Planner:
         return ColumnPlan(column.name, ColumnKind.KEY, domain, column.type)
 
     def _check_declarations(self) -> None:
-        """Note references to or from columns that do not exist though their table does."""
+        """Note references and attachments by columns that do not exist though their table does."""
         for reference in self.profile.reference:
             for pattern in (reference.to, *reference.columns):
                 table, column = pattern.split(".")
                 known = "*" not in pattern and table in self.catalog.tables
                 if known and find_column(self.catalog, (table, column)) is None:
                     self.problems.append(f"reference: {pattern}")
+        for attachment in self.profile.attachment:
+            table = attachment.table
+            named = {column for file in attachment.files for column in attachment.parts(file)[1::2]}
+            if table in self.catalog.tables:
+                columns = {c.name for c in self.catalog.tables[table].columns if not c.generated}
+                self.problems += [f"attachment: {table}.{column}" for column in sorted(named - columns)]
+                if not _key(self.catalog.tables[table]):  # then nobody could say whose file it is
+                    self.problems.append(f"attachment: {table}: ∄ key")
 
     @staticmethod
     def _ordered(tables: list[TablePlan], domains: Domains) -> Iterator[TablePlan]:

@@ -7,13 +7,14 @@ it means for the tables that are really there is worked out by `merge.planner`.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from merge.errors import ConfigError
 from merge.language import text
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 Evidence = Literal["seen", "inferred"]
+_COLUMN = re.compile(r"\{(\w+)\}")
 ColumnPattern = Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")]
 
 
@@ -104,6 +106,31 @@ class Opaque(_Declaration):
     columns: tuple[ColumnPattern, ...]
 
 
+class Attachment(_Declaration):
+    """Files outside the database that the rows of a table point to.
+
+    :param files: the paths that files of a row may have, below the directory of attachments: ``{column}`` stands for
+        the row's value, all else for itself. A row does not point to a file by a path of which a value is NULL.
+    """
+
+    table: str
+    files: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("files")
+    @classmethod
+    def _relative(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        for file in files:
+            rest = _COLUMN.sub("x", file)
+            if rest == file or set("{}\\\0") & set(rest) or {"", ".", ".."} & set(rest.split("/")):
+                raise ValueError(f"not a path with a {{column}} in it: {file}")
+        return files
+
+    @staticmethod
+    def parts(file: str) -> list[str]:
+        """A path taken apart: text and names of columns by turns, text first."""
+        return _COLUMN.split(file)
+
+
 class Person(BaseModel):
     """Where the people are whose duplicates are listed: table, and the keys that tell two rows of the same person."""
 
@@ -119,6 +146,7 @@ class Application(BaseModel):
 
     :param version: query that gives the application's version, one row with one text.
     :param reference_names: patterns of integer columns that must be keys, references or declared values.
+    :param essential: tables without whose rows a backup is not one of this application.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -128,6 +156,7 @@ class Application(BaseModel):
     schema_: str = Field(alias="schema", default="public")
     version: str | None = None
     reference_names: tuple[str, ...] = ()
+    essential: tuple[str, ...] = ()
 
 
 class Profile(BaseModel):
@@ -140,6 +169,7 @@ class Profile(BaseModel):
     reference: tuple[Reference, ...] = ()
     value: tuple[Value, ...] = ()
     opaque: tuple[Opaque, ...] = ()
+    attachment: tuple[Attachment, ...] = ()
     person: Person | None = None
 
     def is_value(self, table: str, column: str) -> bool:

@@ -32,6 +32,8 @@ _BLOCK_DATA, _BLOCK_BLOBS = 1, 3
 _LONGEST_STRING = 1 << 30
 _MOST_ENTRIES = 10_000_000
 _SUFFIXES = ("", ".gz", ".lz4", ".zst")
+_BY_SUFFIX = {".gz": "gzip", ".lz4": "lz4", ".zst": "zstd"}
+_PIECE, _LONGEST_PIECE = 1 << 18, 1 << 22
 
 LARGE_OBJECTS = frozenset({"BLOB", "BLOBS", "BLOB METADATA", "BLOB COMMENTS"})
 """What entries of large objects are called; BLOBS holds their content."""
@@ -287,6 +289,87 @@ def _walk_blocks(reader: _Reader, archive: Archive) -> Archive:
     return replace(
         archive, entries=tuple(replace(e, size=sizes[e.dump_id]) if e.has_data else e for e in archive)
     )  # fmt: skip
+
+
+def rows(path: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+    """The data of every table of an archive, decompressed, as `read` has found them to be there.
+
+    :raises BackupError: compressed with what Python does not decompress (lz4, zstd), or corrupt.
+    """
+    if path.is_dir():
+        return _rows_of_directory(path)
+    with path.open("rb") as file:
+        return _rows_of_custom(path) if file.read(len(MAGIC)) == MAGIC else _rows_of_tar(path)
+
+
+def _rows_of_directory(path: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+    for entry in read(path, decompress=False):
+        if entry.is_table_data:
+            place = next(p for suffix in _SUFFIXES if (p := path / (entry.file + suffix)).is_file())
+            with place.open("rb") as file:
+                pieces = _read_part(file, 0, place.stat().st_size)
+                yield entry, _decompressed(pieces, _BY_SUFFIX.get(place.suffix, "none"))
+
+
+def _rows_of_tar(path: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+    with path.open("rb") as file:
+        members = dict(_walk_tar(file, path.stat().st_size))
+        for entry in read(path):
+            if entry.is_table_data:
+                yield entry, _read_part(file, *members[entry.file])
+
+
+def _rows_of_custom(path: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+    with path.open("rb") as file:
+        reader = _Reader(file, path.stat().st_size)
+        archive = _read_toc(reader, "custom")
+        tables = {entry.dump_id: entry for entry in archive if entry.is_table_data}
+        while file.tell() < reader.end:
+            kind, dump_id = reader.byte(), reader.number()
+            if kind == _BLOCK_BLOBS:
+                while reader.number() != 0:
+                    _skip_chunks(reader)
+            elif dump_id in tables:
+                chunks = _read_chunks(reader)
+                yield tables[dump_id], _decompressed(chunks, archive.compression)
+                for _ in chunks:
+                    pass  # whatever was not wanted
+            else:
+                _skip_chunks(reader)
+
+
+def _read_chunks(reader: _Reader) -> Iterator[bytes]:
+    while (length := reader.number()) != 0:
+        if length < 0:
+            raise corrupt(text(pt="dados", en="data"))
+        for start in range(0, length, _PIECE):
+            yield reader.bytes(min(_PIECE, length - start))
+
+
+def _read_part(file: IO[bytes], start: int, size: int) -> Iterator[bytes]:
+    file.seek(start)
+    while size > 0 and (piece := file.read(min(_PIECE, size))):
+        size -= len(piece)
+        yield piece
+
+
+def _decompressed(pieces: Iterator[bytes], compression: str) -> Iterator[bytes]:
+    if compression == "none":
+        yield from pieces
+        return
+    if compression != "gzip":
+        raise BackupError(
+            text(pt=f"Os dados estão comprimidos com {compression}.", en=f"The data are compressed by {compression}.")
+        )
+    inflate = zlib.decompressobj(47)  # zlib in a custom archive, gzip in a directory
+    try:
+        for piece in pieces:
+            rest = piece
+            while rest and not inflate.eof:
+                yield inflate.decompress(rest, _LONGEST_PIECE)
+                rest = inflate.unconsumed_tail
+    except zlib.error:
+        raise corrupt(text(pt="dados", en="data")) from None
 
 
 def _skip_chunks(reader: _Reader) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Mapping, Set
 from contextlib import contextmanager
@@ -31,6 +32,14 @@ _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 def base_folder() -> Path:
     """Where runs are kept: ``HOMOLOG_RUNS``, or ``runs`` below the current folder."""
     return Path(os.environ.get("HOMOLOG_RUNS", "runs")).resolve()
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder where runs are, for what is restored or unpacked outside of any; it is removed at the end."""
+    base_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".work-", dir=base_folder()) as folder:
+        yield Path(folder)
 
 
 class Run:

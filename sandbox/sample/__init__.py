@@ -4,8 +4,9 @@
 the sources share with the central.
 """
 
+from sandbox.sample.attachments import attachments_of
 from sandbox.sample.fill import create_schema, fill
 from sandbox.sample.make import make_samples
 from sandbox.sample.overlap import Installation, Overlap, overlap, world
 
-__all__ = ["Installation", "Overlap", "create_schema", "fill", "make_samples", "overlap", "world"]
+__all__ = ["Installation", "Overlap", "attachments_of", "create_schema", "fill", "make_samples", "overlap", "world"]

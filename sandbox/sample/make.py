@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from sandbox.sample.attachments import attachments_of, write_attachments
 from sandbox.sample.fill import create_schema, fill
 from sandbox.sample.overlap import world
 from sandbox.server import ADMIN
@@ -37,6 +38,7 @@ def make_samples(
     scale: float = 1.0,
     seed: int = 1,
     sources: int = 2,
+    attachments: bool = False,
     on_progress: Progress = lambda _: None,
 ) -> list[Path]:
     """Make ``central.backup``, ``ubs-a.backup``, ... in `folder` and return their paths, the central's first.
@@ -44,6 +46,8 @@ def make_samples(
     Scale 1 is a demo (800 citizens and half a million rows in the central); 37.5 is a central of 30,000 citizens and
     20 million rows. The same scale, seed and sources give the same rows.
 
+    :param attachments: also make ``central-anexos/``, ``ubs-a-anexos/``, ... with the files that rows point to, called
+        alike in all installations; in each, one file is missing, and one is there that no row points to.
     :param server: a started sandbox server; its databases of these names are made and dropped again.
     :raises ValueError: a scale or number of sources beyond the synthetic ranges.
     """
@@ -55,7 +59,7 @@ def make_samples(
         server.create_database(_TEMPLATE, ADMIN)
         with server.connect(_TEMPLATE) as conn:
             create_schema(conn)
-        return [_backup(server, folder, i, installations, on_progress) for i in installations]
+        return [_backup(server, folder, i, installations, attachments, on_progress) for i in installations]
     finally:
         server.drop_database(_TEMPLATE)
 
@@ -65,6 +69,7 @@ def _backup(
     folder: Path,
     installation: Installation,
     installations: tuple[Installation, ...],
+    attachments: bool,
     on_progress: Progress,
 ) -> Path:
     database = f"sample_{installation.number}"
@@ -77,6 +82,8 @@ def _backup(
             )
         with server.connect(database) as conn:
             fill(conn, installation, installations, on_progress)
+            if attachments:
+                write_attachments(conn, installation, attachments_of(path))
         on_progress(f"{installation.name}: pg_dump")
         server.tool("pg_dump", *DUMP_OPTIONS, "--file", server.path(path), database=database).run()
     finally:
