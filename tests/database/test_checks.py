@@ -65,9 +65,9 @@ class Bases:
         answers = check_run.run_checks(self.reader, asked, source=source, name=where, final=final)
         return {a.id: a for a in answers if a.where != "run"}
 
-    def new(self) -> dict[str, Answer]:
+    def new(self, asked: Sequence[Check] = PEC) -> dict[str, Answer]:
         """All answers of the merged base, by id."""
-        return {a.id: a for a in check_run.new_defects(self.reader, PEC, self.plan, [1])}
+        return {a.id: a for a in check_run.new_defects(self.reader, asked, self.plan, [1])}
 
     @contextmanager
     def planted(self, *statements: str) -> Iterator[None]:
@@ -432,6 +432,24 @@ def test_a_new_defect_is_found(merged: Bases, check: str, defect: str) -> None:
     assert _differing(answers, before) == {check}
     assert (answers[check].state, answers[check].found) == (State.BLOCKED, 1)
     assert ("keys" in answers[check].details) == (check != "E-10b")
+
+
+def test_old_defects_of_matched_rows_are_known_by_their_new_key(merged: Bases) -> None:
+    """Where a key is mapped by a table, not by an offset."""
+    check = _like("E-08a", key="tb_prof.co_seq_prof", offenders="SELECT co_seq_prof FROM tb_prof WHERE ds_email = 'x'")
+    with merged.connect() as conn:
+        (key,) = conn.execute("SELECT dst FROM homolog.map_1_tb_prof WHERE src = 11").fetchone() or (0,)
+    assert key != 11
+    now, before = (
+        f"UPDATE public.tb_prof SET ds_email = 'x' WHERE co_seq_prof = {key}",
+        "UPDATE src_1.tb_prof SET ds_email = 'x' WHERE co_seq_prof = 11",
+    )
+    with merged.planted(now):
+        new = merged.new([check])["E-08a"]
+    with merged.planted(now, before):
+        old = merged.new([check])["E-08a"]
+    assert (new.state, new.details) == (State.BLOCKED, {"keys": str(key)})
+    assert (old.state, old.found) == (State.PASSED, 0)
 
 
 def test_a_doubled_login_is_found(merged: Bases) -> None:
