@@ -58,6 +58,8 @@ def _exit_codes(body: Callable[..., None]) -> Callable[..., None]:
         "json": "print the result as JSON, and nothing else, on standard output",
         "junit": "write the checks as JUnit XML to this file",
         "keep-running": "leave the sandbox's server running at the end",
+        "scope": "all: everything of meaning comes; vendor: only what PEC's own unification sends",
+        "keep-passwords": "users of the sources need not change their passwords at first login",
     },
 )
 @_exit_codes
@@ -75,6 +77,8 @@ def rehearse(
     json: bool = False,
     junit: str = "",
     keep_running: bool = False,
+    scope: str = "all",
+    keep_passwords: bool = False,
 ) -> None:
     """Rehearse the unification: restore, merge, prove, report. Without arguments, on synthetic backups."""
     reporter = console.Reporter(as_json=json)
@@ -91,6 +95,8 @@ def rehearse(
             jobs=jobs,
             scale=scale,
             keep_running=keep_running,
+            scope=scope,
+            keep_passwords=keep_passwords,
         )
         run, result = homolog.start(options, reporter)
     if junit:
@@ -134,6 +140,15 @@ def prove(c: Context, run: str = "", keep_running: bool = False) -> None:
     found = Run.open(run)
     found.lock()
     homolog.prove(found, console.Reporter(), keep_running=keep_running)
+
+
+@task(help=_RUN_HELP)
+@_exit_codes
+def handover(c: Context, run: str = "") -> None:
+    """Write what each source's people must make again in the central, or know; print where it is."""
+    found = Run.open(run)
+    found.lock()
+    print(homolog.hand_over(found, console.Reporter()))  # noqa: T201
 
 
 @task(help=_RUN_HELP)
@@ -182,4 +197,4 @@ def lint(c: Context) -> None:
     c.run(f"{sys.executable} -m mypy")
 
 
-ns = Collection(rehearse, sample, status, prove, dsn, stop, destroy, test, bench, lint)
+ns = Collection(rehearse, sample, status, prove, handover, dsn, stop, destroy, test, bench, lint)

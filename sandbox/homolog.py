@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from merge import profile
+from merge import profile, scopes
 from merge.errors import BackupError, ConfigError, HomologationError, MergeError, ProofFailed
 from merge.language import text
-from sandbox import choose, events, intake, report, sample
+from merge.plan import ALL
+from sandbox import choose, events, handover, intake, report, sample
 from sandbox.collect import collect
 from sandbox.rehearsal import Rehearsal, Source, check_proof
 from sandbox.runs import Run
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from sandbox.server import Server
 
 
+_PASSWORDS = "passwords"
+"""The policy of a profile that makes the sources' users change their passwords."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What the user asked for; kept with the run, so that it can be resumed.
@@ -35,6 +40,8 @@ class Options:
     :param central: the central's backup; None to make synthetic backups.
     :param sources: name and backup of every source, in merge order.
     :param major: PostgreSQL major version; None for that of the central's backup.
+    :param scope: what comes of a source: all, or a scope of the profile.
+    :param keep_passwords: users of the sources keep their passwords.
     """
 
     central: Path | None = None
@@ -46,6 +53,8 @@ class Options:
     scale: float = 1.0
     profile: str = "pec"
     keep_running: bool = False
+    scope: str = ALL
+    keep_passwords: bool = False
 
     @classmethod
     def parse(cls, *, central: str, sources: Sequence[str], **others: Any) -> Options:
@@ -74,6 +83,11 @@ class Options:
         """Connections to use at once."""
         return self.jobs or os.cpu_count() or 1
 
+    @property
+    def keep(self) -> frozenset[str]:
+        """Policies of the profile that are not wanted."""
+        return frozenset({_PASSWORDS} if self.keep_passwords else ())
+
 
 def _named(source: str) -> tuple[str, Path]:
     name, equals, path = source.partition("=")
@@ -82,7 +96,11 @@ def _named(source: str) -> tuple[str, Path]:
 
 
 def start(options: Options, reporter: Reporter) -> tuple[Run, RunResult]:
-    """Make a run and carry it out."""
+    """Make a run and carry it out.
+
+    :raises ConfigError: if the profile cannot be used, or does not know what was asked of it.
+    """
+    scopes.find_scope(profile.load(options.profile), options.scope, options.keep)
     run = Run.create(**asdict(options))
     reporter.note(text(pt=f"Execução {run.id} em {run.folder}", en=f"Run {run.id} in {run.folder}"))
     return run, _carry_out(run, options, reporter)
@@ -146,6 +164,28 @@ def prove(run: Run, reporter: Reporter, *, keep_running: bool = False) -> None:
             server.stop()
     for proof in proofs:
         check_proof(proof, run)
+
+
+def hand_over(run: Run, reporter: Reporter) -> Path:
+    """Write the handover pack of the run's merged sources; return the path of the readable file.
+
+    :raises ConfigError: if no source was merged, or the run's server is gone.
+    """
+    sources = {s.number: s.name for s in _sources(run) if run.is_done(f"source.{s.number}.merge")}
+    if not sources or not run.has("result"):
+        raise ConfigError(
+            text(
+                pt=f"A execução {run.id} ainda não unificou nenhuma origem.",
+                en=f"The run {run.id} has not merged any source yet.",
+            ),
+            next_step=f"invoke homolog --resume {run.id}",
+        )
+    server = open_server(run)
+    try:
+        rehearsal = _rehearsal(run, reporter, server)
+        return handover.make_handover(run, rehearsal.connect, rehearsal.profile, sources, rehearsal.scope)
+    finally:
+        server.stop()
 
 
 def destroy(run: Run) -> None:
@@ -283,4 +323,5 @@ def _choose(run: Run, options: Options, provider: str, major: int | None, inputs
 
 def _rehearsal(run: Run, reporter: Reporter, server: Server) -> Rehearsal:
     options = options_of(run)
-    return Rehearsal(run, reporter, server, profile.load(options.profile), options.parallel)
+    known = profile.load(options.profile)
+    return Rehearsal(run, reporter, server, known, options.parallel, options.scope, options.keep)
