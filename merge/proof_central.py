@@ -232,8 +232,8 @@ class _Prover:
             return []
         with conn.transaction():
             conn.execute("SET TRANSACTION READ WRITE")
-            conn.execute("DROP TABLE IF EXISTS pg_temp.added")
-            begin = sql.SQL("CREATE TEMP TABLE added AS")
+            conn.execute("DROP TABLE IF EXISTS pg_temp.homolog_added")
+            begin = sql.SQL("CREATE TEMP TABLE homolog_added AS")
             for add, source in product(additions, self.sources):
                 described = self.catalog.tables[table.name]
                 rows = proof_scope.addition_image(self.plan, add, described, source, self.moves[source])
@@ -244,8 +244,8 @@ class _Prover:
                         begin, sql.SQL(", ").join(keys), rows.rows, proof_scope.brought(rows, add)
                     )
                 )
-                begin = sql.SQL("INSERT INTO pg_temp.added")
-        return [sql.SQL("SELECT * FROM pg_temp.added")] if self.sources else []
+                begin = sql.SQL("INSERT INTO pg_temp.homolog_added")
+        return [sql.SQL("SELECT * FROM pg_temp.homolog_added")] if self.sources else []
 
     def _images(self, table: TablePlan) -> list[Image]:
         if table.action is Action.EXCLUDE:

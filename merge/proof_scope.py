@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from merge.proof_rows import Image, Move
     from merge.proof_session import Connection
 
-_WORK = "CREATE TEMP TABLE left_out (table_name text, src_row tid, reason text, round int) ON COMMIT DROP"
+_WORK = "CREATE TEMP TABLE homolog_left_out (table_name text, src_row tid, reason text, round int) ON COMMIT DROP"
 
-_SYMBOLS = (
-    ("stays IS NULL", "excluded, but no declared condition names it, nor does it refer to a row that does not come"),
-    ("claimed IS NULL", "must not come by the scope, but the ledger does not exclude it"),
-    ("stays <> claimed", "excluded for another reason than the declared one"),
-)
+_WRONG = {
+    "stays IS NULL": "excluded, but no declared condition names it, nor does it refer to a row that does not come",
+    "claimed IS NULL": "must not come by the scope, but the ledger does not exclude it",
+    "stays <> claimed": "excluded for another reason than the declared one",
+}
 
 
 def check_left_out(
@@ -46,9 +46,9 @@ def check_left_out(
         conn.execute("SET TRANSACTION READ WRITE")
         conn.execute(_WORK)
         _find(conn, source, tables)
-        conn.execute("ANALYZE pg_temp.left_out")
-        for table in tables:
-            _compare(conn, source, table, catalog.tables[table.name], secret, findings)
+        for table, condition, count in _compare(conn, source, tables):
+            described = catalog.tables[table.name]
+            findings.extend(_examples(conn, source, table, described, condition, secret), count)
         _check_ledger(conn, plan, source, findings)
 
 
@@ -60,7 +60,9 @@ def _find(conn: Connection, source: int, tables: list[TablePlan]) -> None:
         for leave in table.leave_out:
             conn.execute("SELECT set_config('search_path', %s, true)", [schema])
             rows = conn.execute(
-                sql.SQL("INSERT INTO pg_temp.left_out SELECT {}, s.ctid, {}, 0 FROM {} s WHERE ({}) AND {}").format(
+                sql.SQL(
+                    "INSERT INTO pg_temp.homolog_left_out SELECT {}, s.ctid, {}, 0 FROM {} s WHERE ({}) AND {}"
+                ).format(
                     sql.Literal(table.name),
                     sql.Literal(leave.name),
                     sql.Identifier(schema, table.name),
@@ -73,7 +75,7 @@ def _find(conn: Connection, source: int, tables: list[TablePlan]) -> None:
                 found.add(table.name)
     number = 0
     while found:
-        conn.execute("ANALYZE pg_temp.left_out")
+        conn.execute("ANALYZE pg_temp.homolog_left_out")
         before, found, number = found, set(), number + 1
         for table in tables:
             for link in table.follows:
@@ -83,7 +85,7 @@ def _find(conn: Connection, source: int, tables: list[TablePlan]) -> None:
 
 def _not_yet(table: TablePlan) -> sql.Composed:
     return sql.SQL(
-        "NOT EXISTS (SELECT 1 FROM pg_temp.left_out o WHERE o.table_name = {} AND o.src_row = s.ctid)"
+        "NOT EXISTS (SELECT 1 FROM pg_temp.homolog_left_out o WHERE o.table_name = {} AND o.src_row = s.ctid)"
     ).format(sql.Literal(table.name))
 
 
@@ -92,8 +94,8 @@ def _round(schema: str, table: TablePlan, link: Follow, number: int) -> sql.Comp
     pairs = zip(link.columns, link.ref_columns, strict=True)
     same = [sql.SQL("p.{} = s.{}").format(sql.Identifier(r), sql.Identifier(c)) for c, r in pairs]
     return sql.SQL(
-        "INSERT INTO pg_temp.left_out SELECT {name}, s.ctid, {reason}, {number} FROM {child} s WHERE EXISTS"
-        " (SELECT 1 FROM {parent} p JOIN pg_temp.left_out o ON o.src_row = p.ctid"
+        "INSERT INTO pg_temp.homolog_left_out SELECT {name}, s.ctid, {reason}, {number} FROM {child} s WHERE EXISTS"
+        " (SELECT 1 FROM {parent} p JOIN pg_temp.homolog_left_out o ON o.src_row = p.ctid"
         " WHERE o.table_name = {of} AND o.round = {number} - 1 AND {same}) AND {fresh}"
     ).format(
         name=sql.Literal(table.name),
@@ -107,34 +109,49 @@ def _round(schema: str, table: TablePlan, link: Follow, number: int) -> sql.Comp
     )
 
 
-def _compare(
-    conn: Connection, source: int, table: TablePlan, described: Table, secret: str, findings: Findings
-) -> None:
-    """Every row that must not come is excluded, for its reason, and no other but those that the central owns."""
+def _compare(conn: Connection, source: int, tables: list[TablePlan]) -> list[tuple[TablePlan, str, int]]:
+    """Rows that are excluded and must not be, or the other way round, by table and condition of `_WRONG`."""
+    # Whether those may be excluded that the central owns is for the comparison of the rows to say.
+    owners = [t.name for t in tables if t.central_owns]
+    conn.execute(
+        sql.SQL(
+            "CREATE TEMP TABLE homolog_unlike ON COMMIT DROP AS SELECT coalesce(o.table_name, e.table_name) AS table_name,"
+            " coalesce(o.src_row, e.src_row) AS src_row, o.reason AS stays, e.reason AS claimed"
+            " FROM pg_temp.homolog_left_out o FULL JOIN (SELECT * FROM homolog.exception WHERE source = {source}"
+            " AND disposition = 'excluded' AND NOT (reason = {owned} AND table_name = ANY ({owners}::text[]))) e"
+            " ON e.table_name = o.table_name AND e.src_row = o.src_row WHERE o.reason IS DISTINCT FROM e.reason"
+        ).format(source=sql.Literal(source), owned=sql.Literal(CENTRAL_OWNS), owners=sql.Literal(owners))
+    )
+    planned = {t.name: t for t in tables}
+    found = []
+    for condition in _WRONG:
+        rows = conn.execute(
+            sql.SQL("SELECT table_name, count(*) FROM pg_temp.homolog_unlike WHERE {} GROUP BY 1 ORDER BY 1").format(
+                sql.SQL(condition)
+            )
+        ).fetchall()
+        found += [(planned[name], condition, count) for name, count in rows if name in planned]
+    return found
+
+
+def _examples(
+    conn: Connection, source: int, table: TablePlan, described: Table, condition: str, secret: str
+) -> list[Difference]:
     types = {c.name: c.type for c in described.columns}
     key = shown_key({name: (sql.Identifier("s", name), types[name]) for name in table.key}, secret)
-    # Whether those may be excluded that the central owns is for the comparison of the rows to say.
-    owned = sql.SQL("reason <> {}").format(sql.Literal(CENTRAL_OWNS)) if table.central_owns else TRUE
-    both = sql.SQL(
-        "FROM (SELECT coalesce(o.src_row, e.src_row) AS src_row, o.reason AS stays, e.reason AS claimed"
-        " FROM (SELECT * FROM pg_temp.left_out WHERE table_name = {name}) o"
-        " FULL JOIN (SELECT * FROM homolog.exception WHERE source = {source} AND table_name = {name}"
-        " AND disposition = 'excluded' AND {owned}) e ON e.src_row = o.src_row"
-        " WHERE o.reason IS DISTINCT FROM e.reason) d"
-    ).format(name=sql.Literal(table.name), source=sql.Literal(source), owned=owned)
-    for condition, reason in _SYMBOLS:
-        where = sql.SQL(condition)
-        row = conn.execute(sql.SQL("SELECT count(*) {} WHERE {}").format(both, where)).fetchone()
-        if row is not None and row[0]:
-            shown = conn.execute(
-                sql.SQL("SELECT {} {} LEFT JOIN {} s ON s.ctid = d.src_row WHERE {} LIMIT {}").format(
-                    key, both, sql.Identifier(f"src_{source}", table.name), where, sql.Literal(SHOWN)
-                )
-            ).fetchall()
-            findings.extend(
-                [Difference(Kind.LEDGER.value, table.name, k or "", source=source, reason=reason) for (k,) in shown],
-                row[0],
-            )
+    shown = conn.execute(
+        sql.SQL(
+            "SELECT {} FROM pg_temp.homolog_unlike u LEFT JOIN {} s ON s.ctid = u.src_row WHERE table_name = {} AND {} LIMIT {}"
+        ).format(
+            key,
+            sql.Identifier(f"src_{source}", table.name),
+            sql.Literal(table.name),
+            sql.SQL(condition),
+            sql.Literal(SHOWN),
+        )
+    ).fetchall()
+    reason = _WRONG[condition]
+    return [Difference(Kind.LEDGER.value, table.name, k, source=source, reason=reason) for (k,) in shown]
 
 
 def _check_ledger(conn: Connection, plan: Plan, source: int, findings: Findings) -> None:
