@@ -34,6 +34,8 @@ _BACKUPS_HELP = {
     "profile": "what is known about the application's schema: pec, or a TOML file of your own",
     "jobs": "parallel connections; the number of cores by default",
     "scale": "size of the synthetic backups; 1 is a demo of seconds",
+    "scope": "all: everything of meaning comes; vendor: only what PEC's own unification sends",
+    "keep-passwords": "users of the sources need not change their passwords at first login",
     "final": "the result is to go to production: units have stopped, people confirm, and what warned may block",
     "accept": "id of a warning that is accepted; once for each, followed by its --reason",
     "reason": "why it is accepted, in words; in the order of --accept",
@@ -81,6 +83,8 @@ def rehearse(
     resume: str = "",
     jobs: int = 0,
     scale: float = 1.0,
+    scope: str = "all",
+    keep_passwords: bool = False,
     final: bool = False,
     accept: list[str] | None = None,
     reason: list[str] | None = None,
@@ -120,6 +124,8 @@ def preflight(
     profile: str = "pec",
     jobs: int = 0,
     scale: float = 1.0,
+    scope: str = "all",
+    keep_passwords: bool = False,
     final: bool = False,
     accept: list[str] | None = None,
     reason: list[str] | None = None,
@@ -132,7 +138,7 @@ def preflight(
 
 def _shared(values: dict[str, Any]) -> dict[str, Any]:
     """The flags of a task that `homolog` and `preflight` have in common."""
-    return {name: values[name] for name in _BACKUPS_HELP}
+    return {name: values[name] for name in (flag.replace("-", "_") for flag in _BACKUPS_HELP)}
 
 
 def _options(
@@ -218,6 +224,15 @@ def prove(c: Context, run: str = "", keep_running: bool = False) -> None:
 
 @task(help=_RUN_HELP)
 @_exit_codes
+def handover(c: Context, run: str = "") -> None:
+    """Write what each source's people must make again in the central, or know; print where it is."""
+    found = Run.open(run)
+    found.lock()
+    print(homolog.hand_over(found, console.Reporter()))  # noqa: T201
+
+
+@task(help=_RUN_HELP)
+@_exit_codes
 def dsn(c: Context, run: str = "") -> None:
     """Print how to reach the merged database; starts its server, which runs until `invoke stop` or `destroy`."""
     print(homolog.open_server(Run.open(run)).conninfo(DATABASE))  # noqa: T201
@@ -264,4 +279,4 @@ def lint(c: Context) -> None:
     c.run(f"{sys.executable} -m mypy")
 
 
-ns = Collection(rehearse, preflight, intake, sample, status, prove, dsn, stop, destroy, test, bench, lint)
+ns = Collection(rehearse, preflight, intake, sample, status, prove, handover, dsn, stop, destroy, test, bench, lint)

@@ -7,7 +7,7 @@ already there are exceptions to the offset, kept in a map table of the domain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -38,6 +38,8 @@ SCHEMA = """
     CREATE TABLE IF NOT EXISTS homolog.ledger (
         source int, table_name text, disposition text, reason text, rows bigint NOT NULL,
         PRIMARY KEY (source, table_name, disposition, reason));
+    CREATE TABLE IF NOT EXISTS homolog.added (
+        source int, table_name text, reason text, rows bigint NOT NULL, PRIMARY KEY (source, table_name, reason));
 """
 """The tables of schema `homolog` that the merge writes and the proof reads."""
 
@@ -52,10 +54,11 @@ class Key:
 
 @dataclass
 class Crosswalk:
-    """The crosswalk of one source."""
+    """The crosswalk of one source; `narrowed` are the tables of which the scope leaves rows out."""
 
     source: int
     keys: dict[str, Key]
+    narrowed: set[str] = field(default_factory=set)
 
     @property
     def schema(self) -> str:
@@ -66,8 +69,11 @@ class Crosswalk:
         """Note that rows of the domain were matched."""
         self.keys[domain] = replace(self.keys[domain], map=name)
 
-    def mapped(self, table: TablePlan) -> Mapped:
-        """The source rows of a table with all their keys mapped."""
+    def mapped(self, table: TablePlan, relation: sql.Composable | None = None) -> Mapped:
+        """The source rows of a table that the scope does not leave out, with all their keys mapped.
+
+        :param relation: other rows with the same columns, instead of the table's.
+        """
         columns: list[tuple[str, sql.Composable]] = []
         joins: list[sql.Composable] = []
         aliases: dict[str, str] = {}
@@ -88,21 +94,36 @@ class Crosswalk:
                     aliases[column.name] = alias
                 value = sql.SQL("({})::{}").format(moved, sql.SQL(column.type))
             columns.append((column.name, value))
-        return Mapped(table.name, self.schema, tuple(columns), tuple(joins), aliases)
+        constants = {
+            c.column: sql.SQL("({})::{}").format(sql.Literal(c.value), sql.SQL(table.column(c.column).type))
+            for c in table.constants
+        }
+        return Mapped(relation or self._relation(table.name), tuple(columns), tuple(joins), aliases, constants)
+
+    def _relation(self, table: str) -> sql.Composable:
+        rows = sql.Identifier(self.schema, table)
+        if table not in self.narrowed:
+            return rows
+        return sql.SQL(
+            "(SELECT r.ctid, r.* FROM {} r WHERE NOT EXISTS (SELECT 1 FROM homolog.exception e WHERE e.source = {}"
+            " AND e.table_name = {} AND e.disposition = 'excluded' AND e.src_row = r.ctid))"
+        ).format(rows, sql.Literal(self.source), sql.Literal(table))
 
 
 @dataclass(frozen=True)
 class Mapped:
     """The parts of a query over the rows of one source table with mapped keys; the source's row is ``s``.
 
+    :param relation: the rows.
     :param aliases: by column, the name under which its map table is joined.
+    :param constants: by column, the value that inserted rows have instead of the source's.
     """
 
-    table: str
-    schema: str
+    relation: sql.Composable
     columns: tuple[tuple[str, sql.Composable], ...]
     joins: tuple[sql.Composable, ...]
     aliases: Mapping[str, str]
+    constants: Mapping[str, sql.Composable]
 
     @property
     def names(self) -> sql.Composed:
@@ -130,14 +151,15 @@ class Mapped:
         return sql.SQL("ROW({})::record").format(columns)
 
     def values(self) -> sql.Composed:
-        """The mapped values, each named as its column, comma separated."""
+        """The values of the row if it is inserted, each named as its column, comma separated."""
         return sql.SQL(", ").join(
-            sql.SQL("{} AS {}").format(value, sql.Identifier(name)) for name, value in self.columns
+            sql.SQL("{} AS {}").format(self.constants.get(name, value), sql.Identifier(name))
+            for name, value in self.columns
         )
 
     def source(self) -> sql.Composed:
         """The FROM clause."""
-        return sql.SQL("{} s{}").format(sql.Identifier(self.schema, self.table), sql.SQL("").join(self.joins))
+        return sql.SQL("{} s{}").format(self.relation, sql.SQL("").join(self.joins))
 
 
 def _join(table: str, alias: str, value: sql.Composable) -> sql.Composed:

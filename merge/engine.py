@@ -10,13 +10,14 @@ import psycopg
 from psycopg import sql
 
 from merge import catalog as catalogs
-from merge import collisions, crosswalk, matching, sequences
+from merge import collisions, crosswalk, matching, selection, sequences
 from merge.errors import HomologationError, MergeError
 from merge.language import text
-from merge.ledger import Ledger, LedgerLine
-from merge.plan import Action, Disposition
+from merge.ledger import Added, Ledger, LedgerLine
+from merge.plan import CENTRAL_OWNS, KEEP_CENTRAL, SET, Action, Disposition
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Mapping
 
     from merge.catalog import Catalog
@@ -99,6 +100,7 @@ def merge_source(
     try:
         with conn.transaction():
             merge = Merge(conn, plan, catalog, source, name, rows, on_progress)
+            merge.narrow()
             merge.find_matches()
             merge.foresee_collisions()
             before_load(conn, merge.crosswalk)
@@ -107,7 +109,7 @@ def merge_source(
     except psycopg.Error as ex:
         raise _refused(ex) from None  # the original message may quote a row
     moved = set_sequences(conn, plan, catalog)
-    return Merged(Ledger(tuple(merge.ledger)), merge.seconds, moved)
+    return Merged(read_ledger(conn, source), merge.seconds, moved)
 
 
 def read_ledger(conn: Connection, source: int) -> Ledger:
@@ -115,7 +117,13 @@ def read_ledger(conn: Connection, source: int) -> Ledger:
     lines = conn.execute(
         "SELECT table_name, disposition, reason, rows FROM homolog.ledger WHERE source = %s ORDER BY 1, 2, 3", [source]
     ).fetchall()
-    return Ledger(tuple(LedgerLine(t, Disposition(d), reason, rows) for t, d, reason, rows in lines))
+    added = conn.execute(
+        "SELECT table_name, reason, rows FROM homolog.added WHERE source = %s ORDER BY 1, 2", [source]
+    ).fetchall()
+    return Ledger(
+        tuple(LedgerLine(t, Disposition(d), reason, rows) for t, d, reason, rows in lines),
+        tuple(Added(*line) for line in added),
+    )
 
 
 def set_sequences(conn: Connection, plan: Plan, catalog: Catalog) -> Mapping[str, int]:
@@ -164,6 +172,8 @@ class Merge:
         self.ledger: list[LedgerLine] = []
         self.reconciled: dict[str, int] = {}
         self.excluded: dict[str, int] = {}
+        self.left_out: dict[str, Counter[str]] = {}
+        self.added: Mapping[tuple[str, str], int] = {}
         self.seconds: dict[str, float] = {}
         self._clock = time.monotonic()
         conn.execute("SELECT pg_advisory_xact_lock(hashtext('homolog.merge'))")
@@ -183,6 +193,11 @@ class Merge:
     def _lap(self, phase: str) -> None:
         now = time.monotonic()
         self.seconds[phase], self._clock = now - self._clock, now
+
+    def narrow(self) -> None:
+        """Which rows the scope leaves out."""
+        self.left_out = selection.note_left_out(self.conn, self.plan, self.crosswalk, self.tables)
+        self._lap("scope")
 
     def find_matches(self) -> None:
         """Which rows are there already, and in what they differ; then the crosswalk is complete."""
@@ -212,14 +227,10 @@ class Merge:
             if table.action is Action.EXCLUDE:
                 self._account(table, Disposition.EXCLUDED, table.reason, count)
             else:
-                inserted = self._insert(table)
-                reconciled, excluded = self.reconciled[table.name], self.excluded[table.name]
-                self._account(table, Disposition.INSERTED, "", inserted)
-                self._account(table, Disposition.RECONCILED, matching.KEEP_CENTRAL, reconciled)
-                self._account(table, Disposition.EXCLUDED, matching.CENTRAL_OWNS, excluded)
-                self._account(table, Disposition.MATCHED, _why(table), count - inserted - reconciled - excluded)
+                self._account_merged(table, self._insert(table), count)
             done += count
             self.on_progress(done, total)
+        self.added = selection.insert_additions(self.conn, self.plan, self.crosswalk)
         self._lap("load")
 
     def _insert(self, table: TablePlan) -> int:
@@ -235,6 +246,17 @@ class Merge:
                 matching.is_new(self.plan, table, self.crosswalk, mapped),
             )
         ).rowcount
+
+    def _account_merged(self, table: TablePlan, inserted: int, count: int) -> None:
+        reconciled, excluded = self.reconciled[table.name], self.excluded[table.name]
+        left_out: Mapping[str, int] = self.left_out.get(table.name, {})
+        matched = count - inserted - reconciled - excluded - sum(left_out.values())
+        self._account(table, Disposition.INSERTED, SET if table.constants else "", inserted)
+        self._account(table, Disposition.RECONCILED, KEEP_CENTRAL, reconciled)
+        self._account(table, Disposition.EXCLUDED, CENTRAL_OWNS, excluded)
+        for reason, rows in left_out.items():
+            self._account(table, Disposition.EXCLUDED, reason, rows)
+        self._account(table, Disposition.MATCHED, _why(table), matched)
 
     def _account(self, table: TablePlan, disposition: Disposition, reason: str, rows: int) -> None:
         if rows < 0:
@@ -253,6 +275,10 @@ class Merge:
                 "INSERT INTO homolog.ledger (source, table_name, disposition, reason, rows)"
                 " VALUES (%s, %s, %s, %s, %s)",
                 [(self.source, line.table, line.disposition, line.reason, line.rows) for line in self.ledger],
+            )
+            cur.executemany(
+                "INSERT INTO homolog.added (source, table_name, reason, rows) VALUES (%s, %s, %s, %s)",
+                [(self.source, *place, rows) for place, rows in self.added.items() if rows],
             )
         _save_tops(self.conn, self.tops)
         populated = {

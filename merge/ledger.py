@@ -23,10 +23,20 @@ class LedgerLine:
 
 
 @dataclass(frozen=True)
+class Added:
+    """Rows of one table that the scope added; they are no rows of the source."""
+
+    table: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Ledger:
-    """All lines of one source; the sum over a table is its number of rows in the source."""
+    """All lines of one source; the sum over a table is its number of rows in the source. What was added is beside."""
 
     lines: tuple[LedgerLine, ...]
+    added: tuple[Added, ...] = ()
 
     def totals(self) -> Mapping[str, int]:
         """Rows by disposition, all of them, zero included."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from merge.plan import Role
+from merge.plan import CENTRAL_OWNS, KEEP_CENTRAL, Role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
     from merge.crosswalk import Crosswalk, Mapped
     from merge.plan import Plan, TablePlan
-
-KEEP_CENTRAL = "central_kept"
-"""Reason of a reconciled row: it is already there, and where it differs the central's value stays."""
-
-CENTRAL_OWNS = "central_owns"
-"""Reason of an excluded row: it belongs to a row that the central has already, whose rows are the central's only."""
 
 
 def match(conn: psycopg.Connection[tuple[Any, ...]], plan: Plan, table: TablePlan, crosswalk: Crosswalk) -> None:

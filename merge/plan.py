@@ -13,6 +13,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+ALL = "all"
+"""The scope in which everything of meaning comes; a profile may declare others, in which less does."""
+
+KEEP_CENTRAL = "central_kept"
+"""Reason of a reconciled row: it is already there, and where it differs the central's value stays."""
+
+CENTRAL_OWNS = "central_owns"
+"""Reason of an excluded row: it belongs to a row that the central has already, whose rows are the central's only."""
+
+BELONGS = "belongs"
+"""Reason of an excluded row: it refers to a row that the scope leaves out."""
+
+SET = "set"
+"""Reason of an inserted row: some of its columns were given declared values."""
+
 
 class Role(StrEnum):
     """What a table is."""
@@ -83,6 +98,52 @@ class Domain:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """A column that has this value, NULL if None, in every row that is inserted from a source."""
+
+    column: str
+    value: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class LeaveOut:
+    """Rows of a source that the scope leaves out.
+
+    :param name: stands in the ledger, the same in every language.
+    :param where: condition on the row ``s``; tables named in it are the source's.
+    """
+
+    name: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Follow:
+    """A reference on which a row is left out together with the row of `table` that it refers to."""
+
+    columns: tuple[str, ...]
+    table: str
+    ref_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Rows that come in place of those of a table that the scope leaves out; they are no rows of the source.
+
+    :param of: a key column of `table`: a row comes only where what it names was inserted from the same source.
+    :param query: gives every column of `table`, with the source's keys, from the source's tables.
+    """
+
+    name: str
+    table: str
+    of: str
+    query: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class TablePlan:
     """One table; its role is None if no rule of the profile says what it is.
 
@@ -92,6 +153,9 @@ class TablePlan:
         parent's rows.
     :param central_owns: column whose parent, when it was matched, has the central's rows only: others are excluded.
     :param rule: which rule of the profile gave the role, and `reason` its reason.
+    :param constants: values of inserted rows; only for tables with a key of their own.
+    :param leave_out: conditions under which a row does not come.
+    :param follows: references to tables of which rows are left out.
     """
 
     name: str
@@ -104,6 +168,9 @@ class TablePlan:
     match: tuple[tuple[str, ...], ...] = ()
     within: str | None = None
     central_owns: str | None = None
+    constants: tuple[Constant, ...] = ()
+    leave_out: tuple[LeaveOut, ...] = ()
+    follows: tuple[Follow, ...] = ()
 
     def column(self, name: str) -> ColumnPlan:
         """Return the plan of one column."""
@@ -112,11 +179,13 @@ class TablePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All tables of the application's schema, in an order in which matches can be made."""
+    """All tables of the application's schema, in an order in which matches can be made; and what the scope adds."""
 
     schema: str
     tables: tuple[TablePlan, ...]
     domains: Mapping[str, Domain]
+    scope: str = ALL
+    additions: tuple[Addition, ...] = ()
 
     def __iter__(self) -> Iterator[TablePlan]:
         return iter(self.tables)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from merge.domains import Domains, find_column
 from merge.errors import ConfigError
 from merge.language import text
-from merge.plan import Action, ColumnKind, ColumnPlan, Plan, Role, TablePlan
+from merge.plan import ALL, Action, ColumnKind, ColumnPlan, Plan, Role, TablePlan
+from merge.scopes import Narrowing, find_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from merge.catalog import Catalog, Column, Table
     from merge.profile import Profile, Rule
@@ -21,18 +22,22 @@ if TYPE_CHECKING:
 _EXCLUDED = {Role.CONFIG, Role.DERIVED}
 
 
-def make_plan(catalog: Catalog, profile: Profile) -> Plan:
+def make_plan(catalog: Catalog, profile: Profile, scope: str = ALL, keep: Collection[str] = ()) -> Plan:
     """Plan merges into a central with this catalog.
 
+    :param scope: what comes of a source: `ALL`, or a scope that the profile declares.
+    :param keep: policies of the profile that are not wanted: the columns that they set keep the source's values.
     :raises ConfigError: listing everything in the profile that contradicts the catalog or itself.
     """
-    return _Planner(catalog, profile).plan()
+    return _Planner(catalog, profile, scope, keep).plan()
 
 
 @dataclass
 class _Planner:
     catalog: Catalog
     profile: Profile
+    scope: str
+    keep: Collection[str]
     problems: list[str] = field(default_factory=list)
 
     def plan(self) -> Plan:
@@ -41,6 +46,11 @@ class _Planner:
         self.problems += domains.problems
         tables = [self._table(table, rules[name], domains) for name, table in self.catalog.tables.items()]
         self._check_declarations()
+        scope = find_scope(self.profile, self.scope, self.keep)
+        narrowing = Narrowing(self.catalog, self.profile, scope, self.keep, rules)
+        tables = narrowing.tables(tables, domains.domains)
+        additions = narrowing.additions(tables)
+        self.problems += narrowing.problems
         if self.problems:
             raise ConfigError(
                 text(
@@ -50,7 +60,8 @@ class _Planner:
                 details=self.problems,
                 next_step=text(pt="Corrija o perfil.", en="Correct the profile."),
             )
-        return Plan(self.catalog.schema, tuple(self._ordered(tables, domains)), domains.domains)
+        ordered = tuple(self._ordered(tables, domains))
+        return Plan(self.catalog.schema, ordered, domains.domains, self.scope, additions)
 
     def _rule(self, table: Table) -> Rule | None:
         return next((r for r in self.profile.rule if r.matches(table.name, table.primary_key)), None)

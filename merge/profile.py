@@ -47,6 +47,20 @@ class _Declaration(BaseModel):
     evidence: Evidence
 
 
+class Constant(_Declaration):
+    """A value that a column has in every row inserted from a source; rows that were there keep theirs.
+
+    :param value: as text of the column's type; NULL if it is left out.
+    :param scope: only in this scope.
+    :param policy: a name by which the user may ask that the source's values are kept.
+    """
+
+    column: str
+    value: str | None = None
+    scope: str | None = None
+    policy: str | None = None
+
+
 class Rule(_Declaration):
     """What the tables that match one of the patterns are; the first rule that matches a table holds.
 
@@ -63,6 +77,7 @@ class Rule(_Declaration):
         that it has; rows of the source that are not among them are excluded.
     :param come: for queues: whether the rows come along.
     :param mirror: prefix in place of which the name of the mirrored table has one of `of`.
+    :param constants: in the file ``set``: values of inserted rows.
     """
 
     tables: tuple[str, ...]
@@ -76,6 +91,7 @@ class Rule(_Declaration):
     come: bool = True
     mirror: str | None = None
     of: tuple[str, ...] = ()
+    constants: tuple[Constant, ...] = Field(alias="set", default=())
 
     def matches(self, table: str, primary_key: Sequence[str]) -> bool:
         """True if the rule's patterns match the table's name and its primary key."""
@@ -131,6 +147,56 @@ class Attachment(_Declaration):
         return _COLUMN.split(file)
 
 
+class LeaveOut(_Declaration):
+    """What a scope leaves out, and with it all that refers to it.
+
+    :param tables: names, with ``*`` as a wildcard.
+    :param where: SQL condition on the row ``s``; tables named in it are the source's. Without it no row comes.
+    """
+
+    tables: tuple[str, ...]
+    where: str | None = None
+
+
+class Addition(_Declaration):
+    """Rows that a scope adds in place of those of a table that it leaves out whole.
+
+    :param of: a key column of `table`: a row is added only where what it names is inserted from the same source.
+    :param query: SQL over the source's tables; gives every column of `table`, with the source's keys, each row once.
+    """
+
+    table: str
+    of: str
+    query: str
+
+
+class Scope(_Declaration):
+    """A choice of what comes of a source, less than everything."""
+
+    name: str
+    leave_out: tuple[LeaveOut, ...] = ()
+    add: tuple[Addition, ...] = ()
+
+
+class Handover(BaseModel):
+    """A list for the people of a source: what they must make again or know after the merge.
+
+    It may show internal ids, counts and names of configuration, never what was written about or by a person.
+
+    :param columns: headings of the columns that `query` gives from the source's tables.
+    :param scope: only in this scope.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: Text
+    todo: Text
+    columns: tuple[Text, ...]
+    query: str
+    scope: str | None = None
+
+
 class Person(BaseModel):
     """Where the people are whose duplicates are listed: table, and the keys that tell two rows of the same person."""
 
@@ -171,6 +237,8 @@ class Profile(BaseModel):
     opaque: tuple[Opaque, ...] = ()
     attachment: tuple[Attachment, ...] = ()
     person: Person | None = None
+    scope: tuple[Scope, ...] = ()
+    handover: tuple[Handover, ...] = ()
 
     def is_value(self, table: str, column: str) -> bool:
         """True if the column is declared to hold plain values."""

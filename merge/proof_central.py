@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 from merge import catalog as catalogs
-from merge import proof_crosswalk, proof_large_objects, proof_objects, proof_sequences
+from merge import proof_crosswalk, proof_large_objects, proof_objects, proof_scope, proof_sequences
 from merge.errors import ProofFailed
 from merge.language import text
 from merge.masking import masked, new_secret, shown_key
@@ -89,6 +90,7 @@ class _Prover:
             for table, column, high in conn.execute("SELECT table_name, column_name, high FROM homolog.base_range")
             if keys.get(table) == column
         }
+        # Rows inserted from sources, and rows that the scope added: the sources' proofs count them.
         self.inserted: dict[str, int] = dict(
             conn.execute(
                 "SELECT table_name, sum(rows)::bigint FROM homolog.ledger"
@@ -96,6 +98,10 @@ class _Prover:
                 [self.sources],
             ).fetchall()
         )
+        for table, rows in conn.execute(
+            "SELECT table_name, sum(rows)::bigint FROM homolog.added WHERE source = ANY (%s) GROUP BY 1", [self.sources]
+        ):
+            self.inserted[table] = self.inserted.get(table, 0) + rows
         self.ranges = {n: proof_crosswalk.Ranges() for n in self.sources}
         self.tables = 0
 
@@ -183,7 +189,7 @@ class _Prover:
         expected = self.base_rows.get(table.name, 0) + self.inserted.get(table.name, 0)
         if row is None or row[0] == expected:
             return
-        known = [
+        known: list[sql.Composable] = [
             sql.SQL("SELECT {} FROM {} b").format(
                 sql.SQL(", ").join([c.expected for c in key]), sql.Identifier("homolog_base", table.name)
             )
@@ -195,6 +201,7 @@ class _Prover:
         same = sql.SQL(" AND ").join(
             [sql.SQL("k.{} = {}").format(sql.Identifier(f"k{i}"), c.found) for i, c in enumerate(key)]
         )
+        known += self._added(conn, table)
         found = conn.execute(
             sql.SQL(
                 "SELECT {shown}, count(*) OVER () FROM {merged} g LEFT JOIN"
@@ -217,6 +224,28 @@ class _Prover:
             self.findings.add(
                 kind, table.name, expected=f"{expected} rows", found=f"{row[0]} rows", reason="baseline + inserted"
             )
+
+    def _added(self, conn: Connection, table: TablePlan) -> list[sql.Composable]:
+        """The keys of the rows that the scope adds to this table, kept in a temporary table."""
+        additions = [a for a in self.plan.additions if a.table == table.name]
+        if not additions:
+            return []
+        with conn.transaction():
+            conn.execute("SET TRANSACTION READ WRITE")
+            conn.execute("DROP TABLE IF EXISTS pg_temp.homolog_added")
+            begin = sql.SQL("CREATE TEMP TABLE homolog_added AS")
+            for add, source in product(additions, self.sources):
+                described = self.catalog.tables[table.name]
+                rows = proof_scope.addition_image(self.plan, add, described, source, self.moves[source])
+                keys = [sql.SQL("{} AS k{}").format(c.expected, sql.SQL(str(i))) for i, c in enumerate(rows.key())]
+                proof_scope.added_in(conn, source)
+                conn.execute(
+                    sql.SQL("{} SELECT {} FROM {} WHERE {}").format(
+                        begin, sql.SQL(", ").join(keys), rows.rows, proof_scope.brought(rows, add)
+                    )
+                )
+                begin = sql.SQL("INSERT INTO pg_temp.homolog_added")
+        return [sql.SQL("SELECT * FROM pg_temp.homolog_added")] if self.sources else []
 
     def _images(self, table: TablePlan) -> list[Image]:
         if table.action is Action.EXCLUDE:

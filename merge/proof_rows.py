@@ -6,7 +6,7 @@ no type, so that json, xml and point can be compared, and 1.0 is not 1.00, nor 0
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -62,7 +62,9 @@ class Image:
     :param cells: every column that is compared.
     :param joins: the joins to map tables that the cells need.
     :param moving: for each key column whose domain moves, the condition that its value was matched.
+    :param matched: the same for every column whose domain moves, and is not empty.
     :param excepted: whether any row of the table is an exception of the ledger.
+    :param relation: the rows of the source.
     """
 
     source: int
@@ -70,12 +72,9 @@ class Image:
     cells: tuple[Cell, ...]
     joins: sql.Composable
     moving: Mapping[str, sql.Composable]
+    matched: Mapping[str, sql.Composable]
     excepted: bool
-
-    @property
-    def relation(self) -> sql.Identifier:
-        """The table that holds the source's rows."""
-        return sql.Identifier(f"src_{self.source}", self.table.name)
+    relation: sql.Composable
 
     @property
     def rows(self) -> sql.Composed:
@@ -88,7 +87,8 @@ class Image:
     def exceptions(self) -> sql.Composed:
         """The exceptions of this table."""
         return sql.SQL(
-            "(SELECT src_row, disposition, columns FROM homolog.exception WHERE source = {} AND table_name = {})"
+            "(SELECT src_row, disposition, columns, reason FROM homolog.exception"
+            " WHERE source = {} AND table_name = {})"
         ).format(sql.Literal(self.source), sql.Literal(self.table.name))
 
     @property
@@ -118,14 +118,34 @@ class Image:
         """The cells of the key."""
         return [next(c for c in self.cells if c.name == name) for name in self.table.key]
 
+    def inserted(self) -> list[Cell]:
+        """The cells of rows that were not there before: the plan's constants stand for the source's values."""
+        values = {c.column: c.value for c in self.table.constants}
+        return [
+            replace(c, expected=sql.SQL("({})::{}").format(sql.Literal(values[c.name]), sql.SQL(c.type)))
+            if c.name in values
+            else c
+            for c in self.cells
+        ]
+
 
 def image(
-    plan: Plan, table: TablePlan, catalog: Table, source: int, moves: Mapping[str, Move], *, excepted: bool
+    plan: Plan,
+    table: TablePlan,
+    catalog: Table,
+    source: int,
+    moves: Mapping[str, Move],
+    *,
+    excepted: bool,
+    relation: sql.Composable | None = None,
 ) -> Image:
-    """The image of the rows of one table of one source."""
+    """The image of the rows of one table of one source.
+
+    :param relation: rows with the table's columns and the source's keys, instead of the source's rows.
+    """
     cells: list[Cell] = []
     joins: list[sql.Composable] = []
-    moving: dict[str, sql.Composable] = {}
+    matched: dict[str, sql.Composable] = {}
     for position, column in enumerate(table.columns):
         described = catalog.column(column.name)
         if column.kind is ColumnKind.GENERATED or described is None:
@@ -148,10 +168,12 @@ def image(
                 shifted = sql.SQL("coalesce({}.dst, {})").format(alias, shifted)
             new = sql.SQL("({})::{}").format(shifted, cast)
             found = sql.SQL("{}::{}").format(found, cast)
-            if column.name in table.key and move.offset:
-                moving[column.name] = NEVER if move.map is None else sql.SQL("{}.src IS NOT NULL").format(alias)
+            if move.offset:
+                matched[column.name] = NEVER if move.map is None else sql.SQL("{}.src IS NOT NULL").format(alias)
         cells.append(Cell(column.name, described.type, new, found))
-    return Image(source, table, tuple(cells), sql.Composed(joins), moving, excepted)
+    moving = {name: condition for name, condition in matched.items() if name in table.key}
+    rows = relation or sql.Identifier(f"src_{source}", table.name)
+    return Image(source, table, tuple(cells), sql.Composed(joins), moving, matched, excepted, rows)
 
 
 def _join(name: str, alias: sql.Identifier, value: sql.Composable) -> sql.Composed:

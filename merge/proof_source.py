@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 from merge import catalog as catalogs
-from merge import proof_crosswalk, proof_large_objects
+from merge import proof_crosswalk, proof_large_objects, proof_scope
 from merge.masking import masked, new_secret
-from merge.plan import Action, Disposition
+from merge.plan import CENTRAL_OWNS, Action, Disposition
 from merge.proof import SHOWN, Difference, Findings, Kind
 from merge.proof_rows import NEVER, TRUE, Comparison, Move, content, found_rows, image, read_moves, same_key
 from merge.proof_session import run_all, session, table_sizes, unlike_tables
@@ -70,6 +71,7 @@ class _Prover:
 
     def prepare(self, conn: Connection) -> list[Callable[[Connection], None]]:
         proof_crosswalk.check_plan(self.plan, self.catalog, self.findings)
+        proof_scope.check_follows(self.plan, self.catalog, self.findings)
         sizes = self.sizes[self.source]
         unlike = unlike_tables(conn, self.plan.schema, f"src_{self.source}")
         for name in sorted(unlike):
@@ -88,7 +90,30 @@ class _Prover:
             findings=self.findings,
         )
         objects = partial(proof_large_objects.check_source, source=self.source, findings=self.findings)
-        return [*(partial(self._prove, table=t) for t in filled), maps, objects]
+        left_out = partial(
+            proof_scope.check_left_out,
+            plan=self.plan,
+            catalog=self.catalog,
+            source=self.source,
+            filled=sizes,
+            secret=self.secret,
+            findings=self.findings,
+        )
+        additions = [
+            partial(
+                proof_scope.check_addition,
+                plan=self.plan,
+                add=add,
+                described=self.catalog.tables[add.table],
+                source=self.source,
+                moves=self.moves[self.source],
+                secret=self.secret,
+                findings=self.findings,
+            )
+            for add in self.plan.additions
+            if add.table in self.catalog.tables
+        ]
+        return [*(partial(self._prove, table=t) for t in filled), maps, objects, left_out, *additions]
 
     def conclude(self, conn: Connection) -> None:
         proof_crosswalk.check_ranges(conn, self.plan, self.source, self.moves[self.source], self.ranges, self.findings)
@@ -134,6 +159,8 @@ class _Prover:
         counts[Disposition.MATCHED.value] = matched
         counts[Disposition.INSERTED.value] = live - matched
         self.counts[table.name] = counts
+        if table.central_owns:
+            self._check_owned(conn, rows_image, table.central_owns)
         if counts[Disposition.RECONCILED.value]:
             self._reconciled(conn, rows_image, self._few(table, counts[Disposition.RECONCILED.value], rows))
 
@@ -167,7 +194,7 @@ class _Prover:
         unmatched = sql.SQL("NOT ({})").format(rows_image.moving[key.name])
         within = self._within(table, key)
         where = sql.SQL("{} AND {}").format(rows_image.live, unmatched)
-        found = self._compare(conn, rows_image, where, within=within)
+        found = self._compare(conn, rows_image, where, within=within, cells=rows_image.inserted())
         merged = sql.Identifier(self.plan.schema, table.name)
         extra = _number(conn, sql.SQL("SELECT count(*) FROM {} g WHERE {}").format(merged, within)) - found
         if extra > 0:
@@ -211,6 +238,7 @@ class _Prover:
         *,
         lookup: bool = False,
         within: sql.Composable = TRUE,
+        cells: Sequence[Cell] | None = None,
     ) -> int:
         """Compare the rows with those at their mapped keys. Return how many rows were found."""
         table = rows_image.table
@@ -221,7 +249,7 @@ class _Prover:
             sql.SQL("{}{}").format(rows_image.rows, joined),
             where,
             rows_image.key(),
-            rows_image.cells,
+            rows_image.cells if cells is None else cells,
             self.source,
             self.secret,
         )
@@ -267,6 +295,33 @@ class _Prover:
         return _number(
             conn, sql.SQL("SELECT count(*) FROM {}{} WHERE {}").format(rows_image.rows, self._there(rows_image), where)
         )
+
+    def _check_owned(self, conn: Connection, rows_image: Image, owner: str) -> None:
+        """Exactly those new rows are excluded as the central's whose owner was there before."""
+        table, key = rows_image.table, rows_image.key()
+        joins: sql.Composable = sql.SQL("")
+        new: sql.Composable = TRUE
+        if self._own_move(table) is not None:
+            new = sql.SQL("NOT ({})").format(rows_image.moving[key[0].name])
+        elif key and not rows_image.surely_new:
+            joins = self._there(rows_image)
+            new = sql.SQL("NOT ({} AND (b.there IS NOT NULL OR p.there IS NOT NULL))").format(rows_image.known)
+        owned = sql.SQL("({} AND {})").format(new, rows_image.matched.get(owner, NEVER))
+        claimed = (
+            sql.SQL("e.disposition = 'excluded' AND e.reason = {}").format(sql.Literal(CENTRAL_OWNS))
+            if rows_image.excepted
+            else NEVER
+        )
+        for condition, reason in (
+            (sql.SQL("{} AND NOT {}").format(claimed, owned), "excluded, but the central does not own it"),
+            (sql.SQL("{} AND {}").format(rows_image.live, owned), "the central owns it, but it is not excluded"),
+        ):
+            wrong = _number(
+                conn, sql.SQL("SELECT count(*) FROM {}{} WHERE {}").format(rows_image.rows, joins, condition)
+            )
+            if wrong:
+                found = Difference(Kind.LEDGER.value, table.name, source=self.source, found=f"{wrong} rows")
+                self._note(wrong, [replace(found, column=owner, reason=reason)])
 
     def _there(self, rows_image: Image) -> sql.Composed:
         """Joins to the baseline as ``b`` and to earlier sources' rows as ``p``; ``there`` is not null if found."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge.errors import BackupError, BlockedError, ConfigError, ProofFailed
 from merge.language import text
-from merge.plan import Disposition
+from merge.plan import ALL, SET, Disposition
 from sandbox import preflight
 from sandbox.rehearsal import DATABASE
 from sandbox.result import (
@@ -60,6 +60,7 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
         timings=run.done(),
         candidate=_candidate(inputs, server, problem, final=kept["asked"].get("final", False)),
         central_proof=None if central is None else _proof(central, central),
+        scope=kept["asked"].get("scope", ALL),
         duplicates={
             name: len(_load(run, f"source-{number}-duplicates", {"groups": ()})["groups"])
             for number, name in enumerate(names, 1)
@@ -112,13 +113,21 @@ def _source(
 ) -> SourceResult:
     rows: dict[str, int] = _load(run, f"source-{number}-rows", {"rows": {}})["rows"]
     plan = {t["name"]: t for t in _load(run, "plan", {"tables": ()})["tables"]}
-    lines = _load(run, f"source-{number}-ledger", {"lines": ()})["lines"]
+    ledger = _load(run, f"source-{number}-ledger", {"lines": ()})
     dispositions: dict[str, Counter[str]] = {}
     reasons: dict[str, Counter[str]] = {}
-    for line in lines:
-        dispositions.setdefault(line["table"], Counter())[line["disposition"]] += line["rows"]
+    left_out: dict[str, Counter[str]] = {}
+    for line in ledger["lines"]:
+        table, disposition = line["table"], line["disposition"]
+        dispositions.setdefault(table, Counter())[disposition] += line["rows"]
         if line["reason"]:
-            reasons.setdefault(line["table"], Counter())[line["reason"]] += line["rows"]
+            reason = _reason(plan.get(table, {}), line["reason"])
+            reasons.setdefault(table, Counter())[reason] += line["rows"]
+            if disposition in (Disposition.EXCLUDED, Disposition.REJECTED):
+                left_out.setdefault(table, Counter())[reason] += line["rows"]
+    added: Counter[str] = Counter()
+    for line in ledger.get("added", ()):
+        added[line["table"]] += line["rows"]
     return SourceResult(
         name=name,
         rows=sum(rows.values()),
@@ -132,18 +141,29 @@ def _source(
                 count,
                 _all([dispositions.get(table, Counter())]),
                 dict(reasons.get(table, {})),
+                dict(left_out.get(table, {})),
             )
             for table, count in sorted(rows.items())
         ),
         seconds=_seconds(run, number),
         proof=_proof(proof, central),
+        added=dict(added),
     )
+
+
+def _reason(plan: Mapping[str, Any], name: str) -> str:
+    """What the plan of a table says of a reason that the ledger only names."""
+    declared = {leave["name"]: leave["reason"] for leave in plan.get("leave_out", ())}
+    if plan.get("constants"):
+        declared[SET] = "; ".join(constant["reason"] for constant in plan["constants"])
+    reason: str = declared.get(name, name)
+    return reason
 
 
 def _seconds(run: Run, number: int) -> dict[str, float]:
     """Seconds by phase; what the merge spends on matching and foreseeing is planning."""
     done, phases = run.done(), _load(run, f"source-{number}-phases", {})
-    planning = phases.get("match", 0.0) + phases.get("collisions", 0.0)
+    planning = sum(phases.get(phase, 0.0) for phase in ("scope", "match", "collisions"))
     return {
         "restore": done.get(f"source.{number}.restore", 0.0),
         "preflight": done.get(f"source.{number}.preflight", 0.0),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from merge import checks, profile
+from merge import checks, profile, scopes
 from merge.errors import (
     BackupError,
     BlockedError,
@@ -22,7 +22,8 @@ from merge.errors import (
     ProofFailed,
 )
 from merge.language import text
-from sandbox import choose, events, intake, report, sample
+from merge.plan import ALL
+from sandbox import choose, events, handover, intake, report, sample
 from sandbox import preflight as answers
 from sandbox.collect import collect
 from sandbox.preflight import Decisions, Preflight
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from sandbox.server import Server
 
 
+_PASSWORDS = "passwords"
+"""The policy of a profile that makes the sources' users change their passwords."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What the user asked for; kept with the run, so that it can be resumed.
@@ -45,6 +50,8 @@ class Options:
     :param central: the central's backup; None to make synthetic backups.
     :param sources: name and backup of every source, in merge order.
     :param major: PostgreSQL major version; None for that of the central's backup.
+    :param scope: what comes of a source: all, or a scope of the profile.
+    :param keep_passwords: users of the sources keep their passwords.
     :param final: whether the result is to go to production: then what only warns in a rehearsal may block.
     :param accepted: reason by id of the warnings that were accepted.
     :param confirmations: file of what people confirmed.
@@ -59,6 +66,8 @@ class Options:
     scale: float = 1.0
     profile: str = "pec"
     keep_running: bool = False
+    scope: str = ALL
+    keep_passwords: bool = False
     final: bool = False
     accepted: Mapping[str, str] = field(default_factory=dict)
     confirmations: Path | None = None
@@ -94,6 +103,11 @@ class Options:
         """Connections to use at once."""
         return self.jobs or os.cpu_count() or 1
 
+    @property
+    def keep(self) -> frozenset[str]:
+        """Policies of the profile that are not wanted."""
+        return frozenset({_PASSWORDS} if self.keep_passwords else ())
+
 
 def _named(source: str) -> tuple[str, Path]:
     name, equals, path = source.partition("=")
@@ -118,7 +132,11 @@ def accepted_of(accept: Sequence[str], reason: Sequence[str]) -> dict[str, str]:
 
 
 def start(options: Options, reporter: Reporter) -> tuple[Run, RunResult]:
-    """Make a run and carry it out."""
+    """Make a run and carry it out.
+
+    :raises ConfigError: if the profile cannot be used, or does not know what was asked of it.
+    """
+    scopes.find_scope(profile.load(options.profile), options.scope, options.keep)
     run = _create(options, reporter)
     return run, _carry_out(run, options, reporter)
 
@@ -231,7 +249,7 @@ def prove(run: Run, reporter: Reporter, *, keep_running: bool = False) -> None:
     """
     server = open_server(run)
     try:
-        rehearsal = _rehearsal(run, reporter, server, Preflight(run, _checks(run), _decisions(options_of(run))))
+        rehearsal = _rehearsal(run, reporter, server, _asked(run))
         plan, _ = rehearsal.plan()
         sources = [s for s in _sources(run) if run.is_done(f"source.{s.number}.merge")]
         proofs = [rehearsal.prove_source(plan, source) for source in sources]
@@ -242,6 +260,28 @@ def prove(run: Run, reporter: Reporter, *, keep_running: bool = False) -> None:
             server.stop()
     for proof in proofs:
         check_proof(proof, run)
+
+
+def hand_over(run: Run, reporter: Reporter) -> Path:
+    """Write the handover pack of the run's merged sources; return the path of the readable file.
+
+    :raises ConfigError: if no source was merged, or the run's server is gone.
+    """
+    sources = {s.number: s.name for s in _sources(run) if run.is_done(f"source.{s.number}.merge")}
+    if not sources or not run.has("result"):
+        raise ConfigError(
+            text(
+                pt=f"A execução {run.id} ainda não unificou nenhuma origem.",
+                en=f"The run {run.id} has not merged any source yet.",
+            ),
+            next_step=f"invoke homolog --resume {run.id}",
+        )
+    server = open_server(run)
+    try:
+        rehearsal = _rehearsal(run, reporter, server, _asked(run))
+        return handover.make_handover(run, rehearsal.connect, rehearsal.profile, sources, rehearsal.scope)
+    finally:
+        server.stop()
 
 
 def destroy(run: Run) -> None:
@@ -382,19 +422,17 @@ def _choose(run: Run, options: Options, provider: str, major: int | None, inputs
 
 def _rehearsal(run: Run, reporter: Reporter, server: Server, asked: Preflight) -> Rehearsal:
     options = options_of(run)
-    return Rehearsal(run, reporter, server, profile.load(options.profile), options.parallel, asked)
+    known = profile.load(options.profile)
+    return Rehearsal(run, reporter, server, known, options.parallel, asked, options.scope, options.keep)
 
 
 def _preflight(run: Run, options: Options, reporter: Reporter) -> Preflight:
     """The preflight of a run, with all that only people can confirm: asked first, before hours are spent."""
-    asked = Preflight(run, _checks(run), _decisions(options))
+    asked = _asked(run)
     asked.confirm(reporter, options.confirmations)
     return asked
 
 
-def _checks(run: Run) -> tuple[checks.Check, ...]:
-    return checks.load(options_of(run).profile)
-
-
-def _decisions(options: Options) -> Decisions:
-    return Decisions(options.final, options.accepted)
+def _asked(run: Run) -> Preflight:
+    options = options_of(run)
+    return Preflight(run, checks.load(options.profile), Decisions(options.final, options.accepted))

@@ -27,9 +27,11 @@ from merge import (
     planner,
     proof_central,
     proof_source,
+    selection,
 )
 from merge.errors import ProofFailed
 from merge.language import text
+from merge.plan import ALL
 from merge.proof_session import run_all
 from sandbox import restore
 from sandbox import source as loading
@@ -70,7 +72,10 @@ class Source:
 
 @dataclass
 class Rehearsal:
-    """A rehearsal on a server that runs; `run` remembers what is done, `reporter` tells the user."""
+    """A rehearsal on a server that runs; `run` remembers what is done, `reporter` tells the user.
+
+    :param scope: and `keep`: see `merge.planner.make_plan`.
+    """
 
     run: Run
     reporter: Reporter
@@ -78,6 +83,8 @@ class Rehearsal:
     profile: Profile
     jobs: int
     preflight: Preflight
+    scope: str = ALL
+    keep: frozenset[str] = frozenset()
 
     def connect(self) -> Connection:
         """Connect to the run's database as the sandbox's superuser."""
@@ -123,7 +130,7 @@ class Rehearsal:
         """The central's catalog, and the plan of merges into it."""
         with self.connect() as conn:
             found = catalog.read(conn, self.profile.application.schema_)
-        return planner.make_plan(found, self.profile), found
+        return planner.make_plan(found, self.profile, self.scope, self.keep), found
 
     def version(self, schema: str) -> str | None:
         """The application's version as the rows in `schema` say it."""
@@ -182,6 +189,7 @@ class Rehearsal:
             filled = [table for table, count in rows.items() if count]
             with self.connect() as conn:
                 coverage.check_coverage(conn, plan, found, self.profile, source.schema, filled)
+                selection.check_declared(conn, plan, source.schema)
                 opaque = coverage.count_opaque(conn, plan, self.profile, source.schema, filled)
             self.run.save(f"source-{source.number}-opaque", opaque)
             violations: list[constraints.Violation] = []

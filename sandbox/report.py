@@ -75,10 +75,8 @@ def _excluded(source: SourceResult) -> list[tuple[str, int]]:
     """The reasons for which rows did not come, most rows first."""
     count: Counter[str] = Counter()
     for table in source.tables:
-        for name in ("excluded", "rejected"):
-            rows = (table.dispositions or {}).get(name, 0)
-            if rows:
-                count[table.reason or table.rule or words.labels()[name]] += rows
+        for reason, rows in table.left_out.items():
+            count[words.reason(reason)] += rows
     return count.most_common()
 
 

@@ -51,7 +51,11 @@ class InputResult:
 
 @dataclass(frozen=True)
 class TableResult:
-    """One table of a source: what it is, by which rule and why, and what became of its rows."""
+    """One table of a source: what it is, by which rule and why, and what became of its rows.
+
+    :param reasons: rows by reason, of whatever disposition.
+    :param left_out: by reason, the rows that did not come.
+    """
 
     name: str
     role: str
@@ -60,6 +64,7 @@ class TableResult:
     rows: int
     dispositions: Dispositions | None
     reasons: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,10 @@ class ProofResult:
 
 @dataclass(frozen=True)
 class SourceResult:
-    """One source, in merge order. `seconds` by phase: restore, preflight, plan, merge, proof."""
+    """One source, in merge order. `seconds` by phase: restore, preflight, plan, merge, proof.
+
+    :param added: by table, rows that the scope added; they are no rows of the source.
+    """
 
     name: str
     rows: int
@@ -82,6 +90,7 @@ class SourceResult:
     tables: tuple[TableResult, ...]
     seconds: Mapping[str, float]
     proof: ProofResult
+    added: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def accounted(self) -> bool:
@@ -167,6 +176,7 @@ class RunResult:
     :param central_proof: the proof of the central; None if it was not made.
     :param duplicates: by source, groups of citizens who share a document.
     :param differences: the first hundred of each kind of each proof; the proofs count them all.
+    :param scope: what comes of a source: ``all``, or the name of a scope of the profile.
     :param opaque: by ``table.column``, filled values in which no reference can be followed.
     :param final: whether the result was meant to go to production; if not, it is a rehearsal.
     :param preflight: what every check answered.
@@ -184,6 +194,7 @@ class RunResult:
     timings: Mapping[str, float]
     candidate: Candidate
     central_proof: ProofResult | None = None
+    scope: str = "all"
     duplicates: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     differences: tuple[DifferenceResult, ...] = ()

@@ -157,6 +157,10 @@ def reason(name: str) -> str:
             pt="pertence a uma linha que o central já tem, que não ganha outras",
             en="belongs to a row that the central has already, which gains no others",
         ),
+        "belongs": text(
+            pt="refere-se a uma linha que o escopo deixa de fora",
+            en="refers to a row that the scope leaves out",
+        ),
     }.get(name, name)
 
 

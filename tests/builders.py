@@ -32,7 +32,9 @@ _TABLES: tuple[tuple[str, str, str, str, dict[str, int]], ...] = (
 
 def build_table(name: str, role: str, rule: str, reason: str, dispositions: dict[str, int]) -> TableResult:
     """A table whose rows are the sum of its dispositions."""
-    return TableResult(name, role, rule, reason, sum(dispositions.values()), dispositions)
+    gone = sum(dispositions.get(name, 0) for name in ("excluded", "rejected"))
+    left_out = {reason or rule: gone} if gone else {}
+    return TableResult(name, role, rule, reason, sum(dispositions.values()), dispositions, left_out=left_out)
 
 
 def build_source(name: str = "ubs-norte", **changes: Any) -> SourceResult:

@@ -9,9 +9,10 @@ import pytest
 from psycopg import sql
 
 from merge import baseline, catalog, engine, planner, proof_central, proof_source
+from merge.plan import ALL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     import psycopg
 
@@ -46,11 +47,11 @@ class Bench:
         """As the role that merges: not superuser, and no trigger fires for it."""
         return self.server.connect(self.database, MERGE)
 
-    def prepare(self, profile: Profile) -> tuple[Plan, Catalog]:
+    def prepare(self, profile: Profile, scope: str = ALL, keep: Collection[str] = ()) -> tuple[Plan, Catalog]:
         """Plan, and keep the baseline."""
         with self.connect() as conn:
             found = catalog.read(conn, "public")
-        plan = planner.make_plan(found, profile)
+        plan = planner.make_plan(found, profile, scope, keep)
         with self.merger() as conn:
             engine.create_schema(conn)
         baseline.make_baseline(self.connect, plan, 1)

@@ -96,7 +96,8 @@ def _reference(column: str, to: str) -> dict[str, Any]:
     return {"columns": [column], "to": to, "reason": "generated", "evidence": "inferred"}
 
 
-def _profile(made: list[Made]) -> Profile:
+def _profile(made: list[Made], left: int = 0) -> Profile:
+    """The profile of all tables; scope `part` leaves out one row in three of every table whose place `left` divides."""
     excluded = {t.name for t in made if t.rule["role"] == "config"}
     rules = [t.rule for t in made]
     # What refers to rows that do not come does not come either.
@@ -109,19 +110,40 @@ def _profile(made: list[Made]) -> Profile:
             "application": {"name": "generated", "title": "generated"},
             "rule": rules,
             "reference": [r for t in made for r in t.references],
+            "scope": [{"name": "part", **_WHY, "leave_out": _leave_out(made, left)}],
         }
     )
 
 
-@given(made=tables(), rows=st.integers(1, 40), shared=st.integers(0, 20), sources=st.integers(1, 2))
+_WHY = {"reason": "generated", "evidence": "inferred"}
+
+
+def _leave_out(made: list[Made], left: int) -> list[dict[str, Any]]:
+    chosen = [t for n, t in enumerate(made) if left and n % left == 0 and '"id" bigint' in t.ddl]
+    return [{"tables": [t.name], "where": 's."id" % 3 = 1', **_WHY} for t in chosen]
+
+
+@given(
+    made=tables(),
+    rows=st.integers(1, 40),
+    shared=st.integers(0, 20),
+    sources=st.integers(1, 2),
+    left=st.integers(0, 3),
+    setting=st.booleans(),
+)
 @settings(
     max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_clean_merges_differ_in_nothing(server: Server, made: list[Made], rows: int, shared: int, sources: int) -> None:
-    """Every row is in one disposition, and what the proof compares is the same."""
+def test_clean_merges_differ_in_nothing(
+    server: Server, made: list[Made], rows: int, shared: int, sources: int, left: int, setting: bool
+) -> None:
+    """Every row is in one disposition, and what the proof compares is the same, whatever is left out or set."""
+    for table in made if setting else ():
+        if table.ddl.startswith(f'CREATE TABLE "{table.name}" ("id" bigint PRIMARY KEY,') and '"c0" text' in table.ddl:
+            table.rule["set"] = [{"column": "c0", "value": "set 'it'", **_WHY}]
     database = f"generated_{next(_number)}"
     server.create_role(MERGE, member_of=OWNER, settings={"session_replication_role": "replica"})
     server.create_database(database, OWNER)
@@ -130,11 +152,11 @@ def test_clean_merges_differ_in_nothing(server: Server, made: list[Made], rows: 
         with bench.owner() as conn:
             for table in made:
                 conn.execute(table.ddl.encode())
-        profile = _profile(made)
+        profile = _profile(made, left)
         with bench.merger() as conn:
             found = catalog.read(conn, "public")
             fill(conn, found, "public", rows=rows, name="central", shared=shared, first=3)
-        plan, found = bench.prepare(profile)
+        plan, found = bench.prepare(profile, "part" if left else "all")
         for number in range(1, sources + 1):
             bench.load(
                 number,

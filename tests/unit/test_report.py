@@ -70,7 +70,7 @@ def test_the_stable_fields_are_there() -> None:
     assert written["server"] == {"provider": "embedded", "version": "16.14"}
     assert {"role", "path", "sha256", "format", "dumped_from", "pec_version"} <= written["inputs"][0].keys()
     source = written["sources"][0]
-    assert {"name", "rows", "dispositions", "tables", "seconds", "proof"} == source.keys()
+    assert {"name", "rows", "dispositions", "tables", "seconds", "proof", "added"} == source.keys()
     assert list(source["dispositions"]) == ["inserted", "matched", "reconciled", "grouped", "excluded", "rejected"]
     assert list(source["seconds"]) == ["restore", "preflight", "plan", "merge", "proof"]
     assert list(source["proof"]) == ["method", "rows_compared", "differences", "central_unchanged"]
