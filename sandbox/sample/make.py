@@ -8,6 +8,7 @@ from psycopg import sql
 
 from sandbox.sample.fill import create_schema, fill
 from sandbox.sample.overlap import world
+from sandbox.sample.planted import plant
 from sandbox.server import ADMIN
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def make_samples(
     scale: float = 1.0,
     seed: int = 1,
     sources: int = 2,
+    planted: bool = False,
     on_progress: Progress = lambda _: None,
 ) -> list[Path]:
     """Make ``central.backup``, ``ubs-a.backup``, ... in `folder` and return their paths, the central's first.
@@ -44,6 +46,7 @@ def make_samples(
     Scale 1 is a demo (800 citizens and half a million rows in the central); 37.5 is a central of 30,000 citizens and
     20 million rows. The same scale, seed and sources give the same rows.
 
+    :param planted: with references that nothing declares, see `sandbox.sample.planted`.
     :param server: a started sandbox server; its databases of these names are made and dropped again.
     :raises ValueError: a scale or number of sources beyond the synthetic ranges.
     """
@@ -55,7 +58,7 @@ def make_samples(
         server.create_database(_TEMPLATE, ADMIN)
         with server.connect(_TEMPLATE) as conn:
             create_schema(conn)
-        return [_backup(server, folder, i, installations, on_progress) for i in installations]
+        return [_backup(server, folder, i, installations, planted, on_progress) for i in installations]
     finally:
         server.drop_database(_TEMPLATE)
 
@@ -65,6 +68,7 @@ def _backup(
     folder: Path,
     installation: Installation,
     installations: tuple[Installation, ...],
+    planted: bool,
     on_progress: Progress,
 ) -> Path:
     database = f"sample_{installation.number}"
@@ -77,6 +81,8 @@ def _backup(
             )
         with server.connect(database) as conn:
             fill(conn, installation, installations, on_progress)
+            if planted:
+                plant(conn)
         on_progress(f"{installation.name}: pg_dump")
         server.tool("pg_dump", *DUMP_OPTIONS, "--file", server.path(path), database=database).run()
     finally:
