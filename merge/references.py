@@ -5,7 +5,8 @@ That alone says little where keys are dense, small numbers: there the name must 
 keys are sparse it says much: the chance that unrelated values all hit the key is its density to the power of their
 number.
 
-Everything is counted in the database, in one scan of each table and one join for each column that is plausible.
+Everything is counted in the database: what a sample of a column shows to be no reference is not looked at again, and
+what is left is joined with the keys that it may refer to, all its values, in one query for each column.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
-_SAMPLE = 5000
-"""Rows of a table that are looked at first; what these show is no reference is not counted in the others."""
+_SAMPLE = 2000
+"""Rows of a table, from all over it, that are looked at first."""
+_RARE = 20
+"""A column with fewer values among those is looked at where it has values, if its name says anything."""
 _FEW = 3
 """Values from which they mean something, if the name says what they are."""
 _SOME = 5
@@ -109,12 +112,18 @@ class _Key:
 
     @property
     def density(self) -> float:
+        """How much of its range is filled."""
         return self.count / (self.high - self.low + 1)
+
+    @property
+    def sparse(self) -> bool:
+        """True if values in it say something; only a key that moves is worth the search."""
+        return not self.fixed and 0 < self.density <= _SPARSE
 
 
 @dataclass
 class _Candidate:
-    """A column that is examined, and what its values are: `rows` of them, from `low` to `high`."""
+    """A column that is examined, and what a sample shows: `rows` with `values` distinct ones, from `low` to `high`."""
 
     table: str
     column: Column
@@ -239,55 +248,59 @@ class _Search:
         return {c.table for c in self.candidates} | {k.member[0] for k in self.keys}
 
     def measure(self, table: str, conn: Connection) -> None:
-        """Count the values of a table's columns: first of a few rows, then of all where these left it open."""
+        """Look at a sample of a table's columns, and at all of its keys."""
         candidates = [c for c in self.candidates if c.table == table]
         keys = [k for k in self.keys if k.member[0] == table]
-        self._count(conn, table, candidates, keys if self.rows[table] <= _SAMPLE else [], limit=True)
-        if self.rows[table] > _SAMPLE:
-            open_ = [
-                c for c in candidates if c.integers and (c.values > 2 or c.rows < _SAMPLE / 2 or self._is_keylike(c))
-            ]
-            for candidate in candidates:
-                candidate.integers = candidate in open_
-            if open_ or keys:
-                self._count(conn, table, open_, keys, limit=False)
+        source: sql.Composable = sql.Identifier(self.schema, table)
+        whole = self.rows[table] <= 2 * _SAMPLE
+        percent = 100 * _SAMPLE / max(self.rows[table], 1)
+        sample = source if whole else sql.SQL("{} TABLESAMPLE SYSTEM ({}) REPEATABLE (1)").format(source, percent)
+        self._count(conn, sample, candidates)
+        if keys:
+            parts = [sql.SQL("count({0}), min({0}), max({0})").format(sql.Identifier(key.member[1])) for key in keys]
+            counts = iter(_row(conn, sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(parts), source)))
+            for key in keys:
+                key.count, key.low, key.high = (int(next(counts) or 0) for _ in range(3))
+        rare = [c for c in candidates if c.rows < _RARE and self.names.matches(c.column.name)]
+        if rare and not whole:
+            parts = [sql.SQL("count({})").format(sql.Identifier(c.column.name)) for c in rare]
+            counts = iter(_row(conn, sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(parts), source)))
+            for candidate in [c for c in rare if next(counts) > c.rows]:
+                name = sql.Identifier(candidate.column.name)
+                filled = sql.SQL("(SELECT {0} FROM {1} WHERE {0} IS NOT NULL LIMIT {2}) s")
+                self._count(conn, filled.format(name, source, sql.Literal(_SAMPLE)), [candidate])
 
-    def _count(
-        self, conn: Connection, table: str, candidates: Sequence[_Candidate], keys: Sequence[_Key], *, limit: bool
-    ) -> None:
-        parts: list[sql.Composable] = []
-        for candidate in candidates:
-            name = sql.Identifier(candidate.column.name)
-            parts.append(sql.SQL("count({})").format(name))
-            parts.append(sql.SQL("count(DISTINCT {})").format(name) if limit else sql.SQL("0"))
-            if candidate.is_text:
-                value = sql.SQL("CASE WHEN {0}::text ~ '^(0|[1-9][0-9]{{0,17}})$' THEN {0}::text::bigint END").format(
-                    name
-                )
-            elif candidate.column.base_type.startswith("numeric"):
-                value = sql.SQL("CASE WHEN {0} = trunc({0}) AND abs({0}) < 1e18 THEN {0}::bigint END").format(name)
-            else:
-                value = sql.SQL("{}::bigint").format(name)
-            parts += [sql.SQL(f"{f}({{}})").format(value) for f in ("count", "min", "max")]
-        for key in keys:
-            name = sql.Identifier(key.member[1])
-            parts += [sql.SQL(f"{f}({{}})").format(name) for f in ("count", "min", "max")]
-        if not parts:
+    @staticmethod
+    def _count(conn: Connection, source: sql.Composable, candidates: Sequence[_Candidate]) -> None:
+        """Count the values of columns, and note whether all are integers, and their range."""
+        columns = [sql.Identifier(c.column.name) for c in candidates]
+        numbers = [sql.Identifier(f"n{n}") for n in range(len(candidates))]
+        if not candidates:
             return
-        source = sql.Identifier(self.schema, table)
-        if limit:
-            source = sql.SQL("(SELECT * FROM {} LIMIT {}) s").format(source, sql.Literal(_SAMPLE))  # type: ignore[assignment]
-        found = conn.execute(sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(parts), source)).fetchone() or ()
-        values = iter(found)
+        found = iter(
+            _row(
+                conn,
+                # OFFSET 0: each value is read as a number once.
+                sql.SQL("SELECT {} FROM (SELECT {} FROM {} OFFSET 0) v").format(
+                    sql.SQL(", ").join(
+                        sql.SQL("count({0}), count(DISTINCT {1}), count({1}), min({1}), max({1})").format(
+                            column, number
+                        )
+                        for column, number in zip(columns, numbers, strict=True)
+                    ),
+                    sql.SQL(", ").join(
+                        sql.SQL("{}, {} AS {}").format(column, _number(candidate.column).format(column), number)
+                        for candidate, column, number in zip(candidates, columns, numbers, strict=True)
+                    ),
+                    source,
+                ),
+            )
+        )
         for candidate in candidates:
-            count, distinct, integers, low, high = (next(values) for _ in range(5))
-            if limit:
-                candidate.values, candidate.unique = distinct, distinct == count
-            candidate.rows, candidate.integers = count, integers == count
+            candidate.rows, candidate.values, integers, low, high = (next(found) for _ in range(5))
+            candidate.integers = integers == candidate.rows
+            candidate.unique = candidate.values == candidate.rows
             candidate.low, candidate.high = low or 0, high or 0
-        for key in keys:
-            key.count, low, high = (next(values) for _ in range(3))
-            key.low, key.high = int(low or 0), int(high or 0)
 
     def add_keys(self) -> None:
         """Columns with names of keys and unique values may be keys of their own, to which others refer."""
@@ -320,7 +333,7 @@ class _Search:
             return []
         said = self.names.matches(candidate.column.name)
         found: list[tuple[Affinity, int, float, _Key]] = []
-        for key in self.keys:
+        for key in [k for k in self.keys if k.member in said or k.sparse]:
             affinity, closeness = said.get(key.member, (Affinity.NONE, 0))
             inside = key.low <= candidate.low and candidate.high <= key.high
             if key.count and (inside or affinity is Affinity.SAME) and self._is_wanted(candidate, key, affinity):
@@ -339,7 +352,7 @@ class _Search:
         if candidate.own is not None:  # a key of its own, unless it has the name of another's
             return affinity is Affinity.SAME and not self.names.share_a_word(name, candidate.table)
         if affinity is Affinity.NONE:
-            return not key.fixed and key.density <= _SPARSE and _surprise(candidate.values, key.density) >= _TELLING
+            return _surprise(candidate.values, key.density) >= _TELLING
         if self._is_keylike(candidate):
             return True
         # Numbers and codes are small; who refers to rows names the last ones, too.
@@ -413,6 +426,19 @@ class _Search:
         )
         (count,) = conn.execute(query).fetchone() or (0,)
         return float(count) / (candidate.high - candidate.low + 1)
+
+
+def _row(conn: Connection, query: sql.Composed) -> tuple[Any, ...]:
+    return conn.execute(query).fetchone() or ()
+
+
+def _number(column: Column) -> sql.SQL:
+    """A column's value as a number, or NULL if it is none; the column goes in at {0}."""
+    if column.base_type.startswith(_TEXTS):
+        return sql.SQL("CASE WHEN {0}::text ~ '^(0|[1-9][0-9]{{0,17}})$' THEN {0}::text::bigint END")
+    if column.base_type.startswith("numeric"):
+        return sql.SQL("CASE WHEN {0} = trunc({0}) AND abs({0}) < 1e18 THEN {0}::bigint END")
+    return sql.SQL("{0}::bigint")
 
 
 def _surprise(values: int, density: float) -> float:
