@@ -45,6 +45,7 @@ class Options:
     jobs: int = 0
     scale: float = 1.0
     profile: str = "pec"
+    overrides: tuple[Path, ...] = ()
     keep_running: bool = False
 
     @classmethod
@@ -82,7 +83,11 @@ def _named(source: str) -> tuple[str, Path]:
 
 
 def start(options: Options, reporter: Reporter) -> tuple[Run, RunResult]:
-    """Make a run and carry it out."""
+    """Make a run and carry it out.
+
+    :raises ConfigError: if the profile, or an override file, is wrong; then no run is made.
+    """
+    profile.load(options.profile, options.overrides)
     run = Run.create(**asdict(options))
     reporter.note(text(pt=f"Execução {run.id} em {run.folder}", en=f"Run {run.id} in {run.folder}"))
     return run, _carry_out(run, options, reporter)
@@ -102,7 +107,9 @@ def options_of(run: Run) -> Options:
     paths = {name: Path(asked[name]) if asked[name] else None for name in ("central", "binaries")}
     sources = tuple((name, Path(path)) for name, path in asked["sources"])
     known = {f.name for f in fields(Options)}
-    return Options(**{**{k: v for k, v in asked.items() if k in known}, **paths, "sources": sources})
+    overrides = tuple(Path(path) for path in asked.get("overrides", ()))
+    kept = {k: v for k, v in asked.items() if k in known}
+    return Options(**{**kept, **paths, "sources": sources, "overrides": overrides})
 
 
 def open_server(run: Run) -> Server:
@@ -283,4 +290,4 @@ def _choose(run: Run, options: Options, provider: str, major: int | None, inputs
 
 def _rehearsal(run: Run, reporter: Reporter, server: Server) -> Rehearsal:
     options = options_of(run)
-    return Rehearsal(run, reporter, server, profile.load(options.profile), options.parallel)
+    return Rehearsal(run, reporter, server, profile.load(options.profile, options.overrides), options.parallel)

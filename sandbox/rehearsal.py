@@ -25,6 +25,7 @@ from merge import (
     planner,
     proof_central,
     proof_source,
+    references,
 )
 from merge.errors import ProofFailed, SchemaDifference
 from merge.language import text
@@ -166,6 +167,7 @@ class Rehearsal:
                 coverage.check_coverage(conn, plan, found, self.profile, source.schema, filled)
                 opaque = coverage.count_opaque(conn, plan, self.profile, source.schema, filled)
             self.run.save(f"source-{source.number}-opaque", opaque)
+            self._look_for_references(plan, found, source, rows)
             violations: list[constraints.Violation] = []
 
             def look(table: str, conn: Connection) -> None:
@@ -174,6 +176,19 @@ class Rehearsal:
             largest = sorted(filled, key=lambda table: -rows[table])
             run_all(self.connect, [partial(look, table) for table in largest], self.jobs, self.reporter.progress)
             constraints.check(violations)
+
+    def _look_for_references(self, plan: Plan, found: Catalog, source: Source, rows: Mapping[str, int]) -> None:
+        """Warn of columns that seem to refer to keys that move; only people can say whether they do."""
+        suspicions = references.find_undeclared(self.connect, plan, found, self.profile, source.schema, rows, self.jobs)
+        self.run.save(f"source-{source.number}-suspicions", {"suspicions": suspicions})
+        moving = sum(suspicion.moves for suspicion in suspicions)
+        if moving:
+            self.reporter.warn(
+                text(
+                    pt=f"{source.name}: {moving} coluna(s) parecem referências não declaradas; veja invoke profile.",
+                    en=f"{source.name}: {moving} column(s) look like undeclared references; see invoke profile.",
+                )
+            )
 
     def _check_version(self, source: Source) -> None:
         """Both sides must be of the same version, with the same migrations applied."""

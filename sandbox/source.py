@@ -310,26 +310,63 @@ def _streams(server: Server, backup: Backup, schema: str, jobs: int, progress: L
 
 
 def _stream(server: Server, backup: Backup, entries: list[Entry], place: int) -> _Task:
-    # Before version 12 there is no name for stdout, and no need of one.
-    out = ["--file=-"] if server.major >= 12 else []
-
     def task(load: _Load, conn: Connection) -> None:
-        with listing(backup, entries, f"source_{load.number}-{place}") as listed:
-            command = server.tool(
-                "pg_restore", "--data-only", *out, f"--use-list={server.path(listed)}", server.path(backup.readable)
-            )
-            try:
-                with command.stream() as chunks:
-                    _load_blocks(load, conn, chunks)
-            except Truncated:
-                raise archives.corrupt(text(pt="dados", en="data")) from None
-            except CommandFailed as ex:
-                raise restore_errors.of_tool(ex, backup.name) from None
+        with _streamed(server, backup, entries, f"source_{load.number}-{place}") as chunks:
+            _load_blocks(load, conn, chunks)
         missing = [e.tag for e in entries if e.tag not in load.rows]
         if missing:
             raise archives.truncated(missing)
 
     return task
+
+
+@contextmanager
+def _streamed(server: Server, backup: Backup, entries: Iterable[Entry], name: str) -> Iterator[Iterator[bytes]]:
+    """What pg_restore writes of these entries of an archive."""
+    # Before version 12 there is no name for stdout, and no need of one.
+    out = ["--file=-"] if server.major >= 12 else []
+    with listing(backup, entries, name) as listed:
+        command = server.tool(
+            "pg_restore", "--data-only", *out, f"--use-list={server.path(listed)}", server.path(backup.readable)
+        )
+        try:
+            with command.stream() as chunks:
+                yield chunks
+        except Truncated:
+            raise archives.corrupt(text(pt="dados", en="data")) from None
+        except CommandFailed as ex:
+            raise restore_errors.of_tool(ex, backup.name) from None
+
+
+def count_rows(
+    server: Server, backup: Backup, *, schema: str = "public", on_progress: OnProgress | None = None
+) -> dict[str, int]:
+    """Count the rows of every table of a backup as they stream by; none is kept.
+
+    Tables without rows may be missing. A backup of INSERTs gives nothing: its rows are not in COPY blocks.
+
+    :raises BackupError: the data are truncated or corrupt.
+    """
+    progress = LoadProgress(on_progress)
+    if backup.format == "plain":
+        progress.expect({}, backup.readable.stat().st_size)
+        return _count_blocks(read_chunks(backup.readable), schema, progress)
+    entries = [e for e in archives.read(backup.readable, decompress=False) if e.is_table_data and e.namespace == schema]
+    progress.expect({e.tag: e.size for e in entries})
+    with _streamed(server, backup, entries, "count") as chunks:
+        return _count_blocks(chunks, schema, progress)
+
+
+def _count_blocks(chunks: Iterator[bytes], schema: str, progress: LoadProgress) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for part in scan(chunks):
+        if isinstance(part, CopyBlock) and (part.schema or schema) == schema:
+            rows[part.table] = 0
+            for chunk in part.data:
+                rows[part.table] += chunk.count(b"\n")
+                progress.add(len(chunk))
+            progress.finish(part.table)
+    return rows
 
 
 def _load_blocks(load: _Load, conn: Connection, chunks: Iterator[bytes]) -> None:
