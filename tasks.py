@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -13,7 +14,8 @@ from invoke import Collection, Context, Exit, task
 
 from merge.errors import HomologationError
 from merge.language import text
-from sandbox import console, homolog, intake_show, order, runs
+from merge.profile import load as load_profile
+from sandbox import console, homolog, intake_show, order, profiling, runs
 from sandbox.embedded import EmbeddedServer
 from sandbox.rehearsal import DATABASE
 from sandbox.result import junit as junit_xml
@@ -32,6 +34,7 @@ _BACKUPS_HELP = {
     "major": "PostgreSQL major version of the sandbox; that of the central's backup by default",
     "binaries": "directory with PostgreSQL's own programs, instead of those that come along",
     "profile": "what is known about the application's schema: pec, or a TOML file of your own",
+    "override": "TOML file that settles what the profile does not know; may be given more than once",
     "jobs": "parallel connections; the number of cores by default",
     "scale": "size of the synthetic backups; 1 is a demo of seconds",
     "scope": "all: everything of meaning comes; vendor: only what PEC's own unification sends",
@@ -62,7 +65,7 @@ def _exit_codes(body: Callable[..., None]) -> Callable[..., None]:
 
 @task(
     name="homolog",
-    iterable=["source", "accept", "reason"],
+    iterable=["source", "override", "accept", "reason"],
     help={
         **_BACKUPS_HELP,
         "resume": "go on with this interrupted run",
@@ -80,6 +83,7 @@ def rehearse(
     major: int = 0,
     binaries: str = "",
     profile: str = "pec",
+    override: list[str] | None = None,
     resume: str = "",
     jobs: int = 0,
     scale: float = 1.0,
@@ -112,7 +116,7 @@ def rehearse(
         raise Exit(code=result.exit_code)
 
 
-@task(iterable=["source", "accept", "reason"], help={**_BACKUPS_HELP, "json": "print all answers as JSON"})
+@task(iterable=["source", "override", "accept", "reason"], help={**_BACKUPS_HELP, "json": "print all answers as JSON"})
 @_exit_codes
 def preflight(
     c: Context,
@@ -122,6 +126,7 @@ def preflight(
     major: int = 0,
     binaries: str = "",
     profile: str = "pec",
+    override: list[str] | None = None,
     jobs: int = 0,
     scale: float = 1.0,
     scope: str = "all",
@@ -149,6 +154,7 @@ def _options(
     major: int,
     binaries: str,
     profile: str,
+    override: list[str] | None,
     confirmations: str,
     **others: Any,
 ) -> homolog.Options:
@@ -158,7 +164,8 @@ def _options(
         reason=reason or [],
         major=major or None,
         binaries=_file(binaries),
-        profile=str(Path(profile).resolve()) if profile.endswith(".toml") else profile,
+        profile=_profile_name(profile),
+        overrides=_paths(override),
         confirmations=_file(confirmations),
         **others,
     )
@@ -204,6 +211,49 @@ def sample(
             server.destroy()
     for path in made:
         reporter.note(str(path))
+
+
+def _profile_name(name: str) -> str:
+    return str(Path(name).resolve()) if name.endswith(".toml") else name
+
+
+def _paths(names: list[str] | None) -> tuple[Path, ...]:
+    return tuple(Path(name).resolve() for name in names or ())
+
+
+@task(
+    name="profile",
+    iterable=["override"],
+    help={
+        **_RUN_HELP,
+        "backup": "look at this backup instead of a run",
+        "profile": "pec, or a TOML file of your own; that of the run by default",
+        "override": "TOML file that settles what the profile does not know; may be given more than once",
+        "json": "print as JSON, and nothing else, on standard output",
+        "unclassified": "show only what the profile says nothing of",
+    },
+)
+@_exit_codes
+def show_profile(
+    c: Context,
+    run: str = "",
+    backup: str = "",
+    profile: str = "",
+    override: list[str] | None = None,
+    json: bool = False,
+    unclassified: bool = False,
+) -> None:
+    """Show each table of a run or a backup with its role, rule and rows, and what is unclassified."""
+    reporter = console.Reporter(as_json=json)
+    if backup:
+        known = load_profile(_profile_name(profile or "pec"), _paths(override))
+        found = profiling.of_backup(Path(backup).resolve(), known, reporter, os.cpu_count() or 1)
+    else:
+        opened = Run.open(run)
+        asked = homolog.options_of(opened)
+        known = load_profile(_profile_name(profile or asked.profile), (*asked.overrides, *_paths(override)))
+        found = profiling.of_run(opened, known, again=bool(profile or override))
+    reporter.profiled(profiling.unclassified(found) if unclassified else found)
 
 
 @task(help={**_RUN_HELP, "json": "print as JSON"})
@@ -279,4 +329,6 @@ def lint(c: Context) -> None:
     c.run(f"{sys.executable} -m mypy")
 
 
-ns = Collection(rehearse, preflight, intake, sample, status, prove, handover, dsn, stop, destroy, test, bench, lint)
+ns = Collection(
+    rehearse, preflight, intake, show_profile, sample, status, prove, handover, dsn, stop, destroy, test, bench, lint
+)

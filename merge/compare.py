@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from merge.errors import SchemaDifference
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Difference:
-    """One difference; a harmless one says why in `reason`."""
+    """One difference; a harmless one says why in `reason`; `table` is the table that it is of, if it is of one."""
 
     kind: str
     object: str
@@ -24,6 +25,7 @@ class Difference:
     source: str
     harmless: bool = False
     reason: str = ""
+    table: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.object}: central {self.central or '—'}; source {self.source or '—'}"
@@ -34,11 +36,27 @@ def compare(central: Catalog, source: Catalog, *, empty: Collection[str] = ()) -
 
     Whatever decides about rows must be equal: tables, columns, types, keys, checks. What does not (order of
     columns, plain indexes, triggers, views, functions, defaults) is reported as harmless: the source gives rows, and
-    the central's own objects stay.
+    the central's own objects stay. So is whatever a table has that holds no row in the source, and a shorter
+    ``character varying``: all that is in it fits.
+
+    A longer one is not: a value might not fit, and none is cut. Nor is a key, foreign key or check that one side lacks,
+    though the rows could be asked: where the same version says different things, somebody changed one by hand, and
+    nobody knows what else.
 
     :param empty: tables known to hold no row in the source.
     """
-    return tuple(_differences(central, source, frozenset(empty)))
+    return tuple(_if_empty(d, empty) for d in _differences(central, source))
+
+
+def _if_empty(difference: Difference, empty: Collection[str]) -> Difference:
+    if difference.harmless or difference.table not in empty:
+        return difference
+    return replace(difference, harmless=True, reason="empty in the source")
+
+
+def to_count(differences: Iterable[Difference]) -> frozenset[str]:
+    """Tables of the source that make a difference only if they hold rows."""
+    return frozenset(d.table for d in differences if not d.harmless and d.table)
 
 
 def check(differences: Sequence[Difference]) -> None:
@@ -58,13 +76,13 @@ def check(differences: Sequence[Difference]) -> None:
         )
 
 
-def _differences(central: Catalog, source: Catalog, empty: frozenset[str]) -> Iterator[Difference]:
+def _differences(central: Catalog, source: Catalog) -> Iterator[Difference]:
     for name in sorted(central.tables.keys() - source.tables.keys()):
         yield Difference("table", name, "present", "", True, "the source has no such rows")
     for name in sorted(source.tables.keys() - central.tables.keys()):
-        yield Difference("table", name, "", "present", name in empty, "empty in the source" if name in empty else "")
+        yield Difference("table", name, "", "present", table=name)
     for name in sorted(central.tables.keys() & source.tables.keys()):
-        yield from _table(central.tables[name], source.tables[name])
+        yield from (replace(d, table=name) for d in _table(central.tables[name], source.tables[name]))
     for kind, ours, theirs in (
         ("sequence", central.sequences.keys(), source.sequences.keys()),
         ("view", central.views.items(), source.views.items()),
@@ -107,7 +125,8 @@ def _columns(central: Table, source: Table) -> Iterator[Difference]:
     for name in common:
         one, other, where = ours[name], theirs[name], f"{central.name}.{name}"
         if one.type != other.type:
-            yield Difference("type", where, one.type, other.type)
+            fits = _is_shorter(other.type, one.type)
+            yield Difference("type", where, one.type, other.type, fits, "every value fits" if fits else "")
         if one.generated != other.generated:
             yield Difference("generated", where, str(one.generated), str(other.generated))
         if one.not_null != other.not_null:
@@ -118,6 +137,14 @@ def _columns(central: Table, source: Table) -> Iterator[Difference]:
             yield Difference("default", where, one.default or "", other.default or "", True, "every value is given")
     if common != [name for name in theirs if name in ours]:
         yield Difference("column order", central.name, "", "", True, "columns are matched by name")
+
+
+_VARYING = re.compile(r"character varying\((\d+)\)")
+
+
+def _is_shorter(one: str, other: str) -> bool:
+    found, longest = _VARYING.fullmatch(one), _VARYING.fullmatch(other)
+    return found is not None and longest is not None and int(found[1]) < int(longest[1])
 
 
 def _keys(indexes: Iterable[Index]) -> set[str]:

@@ -89,7 +89,10 @@ def count_opaque(
 
 
 def _undeclared(plan: Plan, catalog: Catalog, profile: Profile) -> Iterator[Member]:
-    """Integer columns of tables that come whose names look like references, but which nothing explains."""
+    """Integer columns of tables that come whose names look like references, but which nothing explains.
+
+    So are columns that are declared to refer to a column which this database does not have.
+    """
     for table in plan.merged():
         for column in table.columns:
             found = catalog.tables[table.name].column(column.name)
@@ -97,7 +100,10 @@ def _undeclared(plan: Plan, catalog: Catalog, profile: Profile) -> Iterator[Memb
                 column.domain is None
                 and found is not None
                 and found.integer
-                and any(fnmatchcase(column.name, pattern) for pattern in profile.application.reference_names)
+                and (
+                    any(fnmatchcase(column.name, pattern) for pattern in profile.application.reference_names)
+                    or profile.is_reference(table.name, column.name)
+                )
                 and not profile.is_value(table.name, column.name)
                 and not profile.is_opaque(table.name, column.name)
             ):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from merge.plan import Domain, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from merge.catalog import Catalog, Column, Table
     from merge.profile import Profile, Rule
@@ -23,7 +22,7 @@ class Domains:
 
     :ivar domains: by name (``table.column`` of the defining column).
     :ivar of: the domain's name of every column that is in one.
-    :ivar problems: columns that refer to two different things.
+    :ivar problems: columns that refer to two different things, or hold text and refer to a key that moves.
     """
 
     def __init__(self, catalog: Catalog, profile: Profile, rules: Mapping[str, Rule | None]) -> None:
@@ -32,7 +31,8 @@ class Domains:
         self._catalog = catalog
         keys = {(t.name, t.primary_key[0]) for t in catalog.tables.values() if len(t.primary_key) == 1}
         members = {key for key in keys if _integer(catalog, key)}
-        for child, target in (*_foreign_keys(catalog), *_references(catalog, profile)):
+        references = list(_references(catalog, profile))
+        for child, target in (*_foreign_keys(catalog), *references):
             if child != target and _integer(catalog, child) and _integer(catalog, target):
                 self._targets[child].add(target)
                 members |= {child, target}
@@ -51,6 +51,10 @@ class Domains:
             rest = tuple(m for m in found if m != root)
             self.domains[name] = Domain(name, _fixed(rules[root[0]]), (root, *rest))
             self.of.update(dict.fromkeys(found, name))
+        for child, target in references:
+            domain = self.domains.get(self.of.get(target, ""))
+            if domain is not None and not domain.fixed and not _integer(catalog, child):
+                self.problems.append(f"{'.'.join(child)} → {'.'.join(target)}: {_type(catalog, child)}")
 
     def _root(self, member: Member) -> Member:
         """Follow references to their end; columns that refer to each other are defined by the first by name."""
@@ -68,17 +72,6 @@ class Domains:
         if len(ends) > 1:
             self.problems.append(f"{'.'.join(member)} → {' / '.join(sorted('.'.join(e) for e in ends))}")
         return min(ends or seen)
-
-
-def columns_like(catalog: Catalog, patterns: Collection[str]) -> Iterator[Member]:
-    """The columns that match one of the ``table.column`` patterns."""
-    for pattern in patterns:
-        table_pattern, column_pattern = pattern.split(".")
-        for name in [table_pattern] if table_pattern in catalog.tables else catalog.tables:
-            if fnmatchcase(name, table_pattern):
-                for column in catalog.tables[name].columns:
-                    if fnmatchcase(column.name, column_pattern):
-                        yield name, column.name
 
 
 def find_column(catalog: Catalog, member: Member) -> Column | None:
@@ -103,9 +96,10 @@ def _foreign_keys(catalog: Catalog) -> Iterator[tuple[Member, Member]]:
 
 
 def _references(catalog: Catalog, profile: Profile) -> Iterator[tuple[Member, Member]]:
+    tables = {name: [c.name for c in table.columns] for name, table in catalog.tables.items()}
     for reference in profile.reference:
         table, column = reference.to.split(".")
-        for member in columns_like(catalog, reference.columns):
+        for member in reference.among(tables):
             yield member, (table, column)
 
 
@@ -121,6 +115,11 @@ def _mirrors(catalog: Catalog, rules: Mapping[str, Rule | None]) -> Iterator[tup
 def _integer(catalog: Catalog, member: Member) -> bool:
     column = find_column(catalog, member)
     return column is not None and column.integer
+
+
+def _type(catalog: Catalog, member: Member) -> str:
+    column = find_column(catalog, member)
+    return "" if column is None else column.type
 
 
 def _fixed(rule: Rule | None) -> bool:

@@ -45,7 +45,9 @@ class _Planner:
         domains = Domains(self.catalog, self.profile, rules)
         self.problems += domains.problems
         tables = [self._table(table, rules[name], domains) for name, table in self.catalog.tables.items()]
-        self._check_declarations()
+        missing = dict.fromkeys(f"{file}: {problem}" if file else problem for file, problem in self._missing())
+        self.problems += missing
+        self._check_attachments()
         scope = find_scope(self.profile, self.scope, self.keep)
         narrowing = Narrowing(self.catalog, self.profile, scope, self.keep, rules)
         tables = narrowing.tables(tables, domains.domains)
@@ -64,7 +66,7 @@ class _Planner:
         return Plan(self.catalog.schema, ordered, domains.domains, self.scope, additions)
 
     def _rule(self, table: Table) -> Rule | None:
-        return next((r for r in self.profile.rule if r.matches(table.name, table.primary_key)), None)
+        return self.profile.rule_of(table.name, table.primary_key)
 
     def _table(self, table: Table, rule: Rule | None, domains: Domains) -> TablePlan:
         columns = tuple(self._column(table.name, c, domains) for c in table.columns)
@@ -102,14 +104,32 @@ class _Planner:
             self.problems.append(f"{table}.{column.name}: value ≠ {domain}")
         return ColumnPlan(column.name, ColumnKind.KEY, domain, column.type)
 
-    def _check_declarations(self) -> None:
-        """Note references and attachments by columns that do not exist though their table does."""
+    def _missing(self) -> Iterator[tuple[str, str]]:
+        """Names that the profile gives without a wildcard and this database does not have: override file, and name.
+
+        A column of the inventory that is not here is another version's; where values refer to it, the coverage gate
+        stops. What an override file names is of this database, or a mistake.
+        """
+        tables, known = self.catalog.tables, self.profile.known
+        for columns in self.profile.declarations:
+            for table, column in (pattern.split(".") for pattern in columns.columns if "*" not in pattern):
+                expected = (table in tables or columns.file) and column not in known.get(table, ())
+                if expected and find_column(self.catalog, (table, column)) is None:
+                    yield columns.file, f"{columns.meaning}: {table}.{column}"
         for reference in self.profile.reference:
-            for pattern in (reference.to, *reference.columns):
-                table, column = pattern.split(".")
-                known = "*" not in pattern and table in self.catalog.tables
-                if known and find_column(self.catalog, (table, column)) is None:
-                    self.problems.append(f"reference: {pattern}")
+            table, column = reference.to.split(".")
+            if table in tables and tables[table].column(column) is None:
+                yield reference.file, f"→ {reference.to}"
+        for rule in (r for r in self.profile.rule if r.file):
+            for name in rule.tables:
+                if "*" not in name and name not in tables and name not in known:
+                    yield rule.file, name
+        person = self.profile.person
+        if person is not None and person.table in tables:
+            yield from (("", f"person: {k}") for k in person.keys if tables[person.table].column(k) is None)
+
+    def _check_attachments(self) -> None:
+        """Note attachments by columns that do not exist though their table does."""
         for attachment in self.profile.attachment:
             table = attachment.table
             named = {column for file in attachment.files for column in attachment.parts(file)[1::2]}

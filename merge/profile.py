@@ -3,25 +3,34 @@
 A profile says what a table is (its role), by a rule for one table or for a pattern of names, by which keys its rows
 are the same as rows already there, and which columns refer to which without a foreign key. It knows no catalog: what
 it means for the tables that are really there is worked out by `merge.planner`.
+
+Override files settle what a profile does not know, without touching it. They hold rules and declarations only. Their
+rules come before the profile's, those of the last file first. Their declarations add to the profile's: one that says
+something else of a column than another is an error, but where it has ``replaces = true`` it holds instead.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping  # noqa: TC003 (pydantic reads it at run time)
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, field_validator
 
+from merge import inventory, profile_check
 from merge.errors import ConfigError
+from merge.inventory import matching
 from merge.language import text
 from merge.plan import Role  # noqa: TC001 (pydantic reads it at run time)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from merge.inventory import KnownTable
 
 Evidence = Literal["seen", "inferred"]
 _COLUMN = re.compile(r"\{(\w+)\}")
@@ -41,10 +50,40 @@ class Text(BaseModel):
 
 
 class _Declaration(BaseModel):
+    """:ivar file: the override file that it comes from; empty in a profile of its own."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     reason: Text | str
     evidence: Evidence
+    file: str = ""
+
+
+class Columns(_Declaration):
+    """What is said of columns.
+
+    :param columns: patterns ``table.column``, with ``*`` as a wildcard.
+    :param besides: columns that the patterns match, but which are not meant.
+    :param replaces: in an override file: holds instead of what is said of these columns elsewhere.
+    """
+
+    columns: tuple[ColumnPattern, ...]
+    besides: tuple[ColumnPattern, ...] = ()
+    replaces: bool = False
+
+    @property
+    def meaning(self) -> str:
+        """What is said of them, in a word."""
+        return type(self).__name__.lower()
+
+    def names(self, table: str, column: str) -> bool:
+        """True if the column is one of those meant."""
+        return _any_match(self.columns, table, column) and not _any_match(self.besides, table, column)
+
+    def among(self, tables: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
+        """The columns of `tables` (columns by table) that are meant, each once."""
+        found = dict.fromkeys(member for pattern in self.columns for member in matching(pattern, tables))
+        return (member for member in found if not _any_match(self.besides, *member))
 
 
 class Constant(_Declaration):
@@ -103,23 +142,23 @@ class Rule(_Declaration):
         )
 
 
-class Reference(_Declaration):
-    """Columns that refer to a column of another table without a foreign key; ``*`` is a wildcard."""
+class Reference(Columns):
+    """Columns that refer to a column of another table without a foreign key."""
 
-    columns: tuple[ColumnPattern, ...]
     to: ColumnPattern
 
+    @property
+    def meaning(self) -> str:
+        """Where they point to."""
+        return f"→ {self.to}"
 
-class Value(_Declaration):
-    """Columns that look like references but hold plain values; ``*`` is a wildcard."""
 
-    columns: tuple[ColumnPattern, ...]
+class Value(Columns):
+    """Columns that look like references but hold plain values."""
 
 
-class Opaque(_Declaration):
+class Opaque(Columns):
     """Columns that hold keys which cannot be mapped: they come as they are, counted and shown in the report."""
-
-    columns: tuple[ColumnPattern, ...]
 
 
 class Attachment(_Declaration):
@@ -213,6 +252,7 @@ class Application(BaseModel):
     :param version: query that gives the application's version, one row with one text.
     :param reference_names: patterns of integer columns that must be keys, references or declared values.
     :param essential: tables without whose rows a backup is not one of this application.
+    :param inventory: file beside the profile with the tables and columns that are known, see `merge.inventory`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -223,6 +263,18 @@ class Application(BaseModel):
     version: str | None = None
     reference_names: tuple[str, ...] = ()
     essential: tuple[str, ...] = ()
+    inventory: str | None = None
+
+
+class Override(BaseModel):
+    """An override file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: tuple[Rule, ...] = ()
+    reference: tuple[Reference, ...] = ()
+    value: tuple[Value, ...] = ()
+    opaque: tuple[Opaque, ...] = ()
 
 
 class Profile(BaseModel):
@@ -239,39 +291,113 @@ class Profile(BaseModel):
     person: Person | None = None
     scope: tuple[Scope, ...] = ()
     handover: tuple[Handover, ...] = ()
+    _known: Mapping[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def known(self) -> Mapping[str, tuple[str, ...]]:
+        """The columns of every table of the inventory; nothing if the profile names none."""
+        return self._known
 
     def is_value(self, table: str, column: str) -> bool:
         """True if the column is declared to hold plain values."""
-        return any_match((pattern for value in self.value for pattern in value.columns), table, column)
+        return any(value.names(table, column) for value in self.value)
 
     def is_opaque(self, table: str, column: str) -> bool:
         """True if the column is declared to hold keys that cannot be mapped."""
-        return any_match((pattern for opaque in self.opaque for pattern in opaque.columns), table, column)
+        return any(opaque.names(table, column) for opaque in self.opaque)
+
+    def is_reference(self, table: str, column: str) -> bool:
+        """True if the column is declared to refer to another."""
+        return any(reference.names(table, column) for reference in self.reference)
+
+    @property
+    def declarations(self) -> tuple[Columns, ...]:
+        """All that is said of columns."""
+        return (*self.reference, *self.value, *self.opaque)
+
+    def rule_of(self, table: str, primary_key: Sequence[str]) -> Rule | None:
+        """The rule that holds for a table: the first that matches."""
+        return next((rule for rule in self.rule if rule.matches(table, primary_key)), None)
+
+    def overridden(self, override: Override, file: str) -> Profile:
+        """This profile under an override file of that name."""
+        said: tuple[Columns, ...] = (*override.reference, *override.value, *override.opaque)
+        gone = tuple(pattern for columns in said if columns.replaces for pattern in columns.columns)
+        return self.model_copy(
+            update={
+                "rule": (*_of(file, override.rule), *self.rule),
+                "reference": (*_without(gone, self.reference), *_of(file, override.reference)),
+                "value": (*_without(gone, self.value), *_of(file, override.value)),
+                "opaque": (*_without(gone, self.opaque), *_of(file, override.opaque)),
+            }
+        )
 
 
-def any_match(patterns: Iterable[str], table: str, column: str) -> bool:
-    """True if one of the ``table.column`` patterns matches."""
-    return any(fnmatchcase(f"{table}.{column}", pattern) for pattern in patterns)
+_D = TypeVar("_D", bound=_Declaration)
+_C = TypeVar("_C", bound=Columns)
 
 
-def load(name: str | Path = "pec") -> Profile:
-    """Load a shipped profile by its name, or any profile by its path.
+def _of(file: str, declarations: Iterable[_D]) -> tuple[_D, ...]:
+    return tuple(declaration.model_copy(update={"file": file}) for declaration in declarations)
 
-    :raises ConfigError: with all problems of the file at once.
+
+def _without(gone: tuple[str, ...], declarations: Iterable[_C]) -> tuple[_C, ...]:
+    return tuple(columns.model_copy(update={"besides": (*columns.besides, *gone)}) for columns in declarations)
+
+
+def _any_match(patterns: Iterable[str], table: str, column: str) -> bool:
+    name = f"{table}.{column}"
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def load(name: str | Path = "pec", overrides: Sequence[str | Path] = ()) -> Profile:
+    """Load a shipped profile by its name, or any profile by its path, under override files.
+
+    Without a database it is checked as far as can be: against itself, and against the inventory that it names.
+
+    :raises ConfigError: with all problems of all files at once.
     """
     path = Path(name)
     source = path if path.suffix == ".toml" else Path(str(resources.files("merge.profiles") / f"{name}.toml"))
-    try:
-        return Profile.model_validate(tomllib.loads(source.read_text(encoding="utf-8")))
-    except FileNotFoundError as ex:
-        problems = [str(ex.filename)]
-    except tomllib.TOMLDecodeError as ex:
-        problems = [str(ex)]
-    except ValidationError as ex:
-        problems = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in ex.errors()]
+    problems: list[str] = []
+    profile = _read(source, Profile, problems)
+    known: dict[str, KnownTable] | None = None
+    if profile is not None and profile.application.inventory is not None:
+        try:
+            known = inventory.read(source.with_name(profile.application.inventory))
+        except (OSError, ValueError) as ex:
+            problems.append(f"inventory: {ex}")
+    if profile is not None and not problems:
+        problems += profile_check.problems(profile, known)
+    for file in map(Path, overrides):
+        found: list[str] = []
+        override = _read(file, Override, found)
+        if override is not None and profile is not None:
+            found += profile_check.override_problems(profile, override, known)
+            profile = profile.overridden(override, file.name)
+        problems += [f"{file.name}: {problem}" for problem in found]
+    if profile is not None and not problems:
+        profile._known = {name: table.columns for name, table in (known or {}).items()}
+        return profile
     raise ConfigError(
         text(pt=f"O perfil {source.name} não pode ser usado.", en=f"The profile {source.name} cannot be used."),
-        evidence=source,
+        evidence=", ".join(str(p) for p in (source, *overrides)),
         next_step=text(pt="Corrija o arquivo.", en="Correct the file."),
         details=problems,
     )
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def _read(file: Path, model: type[_M], problems: list[str]) -> _M | None:
+    """Read a TOML file into `model`; what is wrong with it is added to `problems`."""
+    try:
+        return model.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as ex:
+        problems.append(str(ex))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as ex:
+        problems.append(str(ex))
+    except ValidationError as ex:
+        problems += [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in ex.errors()]
+    return None

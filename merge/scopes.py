@@ -11,7 +11,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from merge.domains import columns_like, find_column, mirrored
+from merge.domains import find_column, mirrored
 from merge.errors import ConfigError
 from merge.language import text
 from merge.plan import ALL, Action, Addition, ColumnKind, Constant, Follow, LeaveOut
@@ -152,9 +152,10 @@ class Narrowing:
         links: dict[str, list[Follow]] = defaultdict(list)
         for table in self._catalog.tables.values():
             links[table.name] += [Follow(k.columns, k.ref_table, k.ref_columns) for k in table.foreign_keys]
+        columns = {name: [c.name for c in table.columns] for name, table in self._catalog.tables.items()}
         for reference in self._profile.reference:
             table_name, column = reference.to.split(".")
-            for child, name in columns_like(self._catalog, reference.columns):
+            for child, name in reference.among(columns):
                 if (child, name) != (table_name, column):
                     links[child].append(Follow((name,), table_name, (column,)))
         for name, rule in self._rules.items():

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from merge.errors import HomologationError
     from sandbox.preflight import Reported
+    from sandbox.profiling import Profiled
     from sandbox.result import PreflightResult, RunResult
     from sandbox.runs import Run
 
@@ -172,6 +173,35 @@ class Reporter:
             table.add_row(run.id, str(len(kept["done"])), state, server)
         self.console.print(table)
 
+    def profiled(self, found: Profiled) -> None:
+        """Show what a profile makes of every table, then what it says nothing of."""
+        if self.as_json:
+            _print_json(asdict(found))
+            return
+        if found.tables:
+            self.console.print(_tables(found))
+            self.console.print()
+        left = [
+            (text(pt="tabelas sem papel", en="tables without a role"), [t.name for t in found.without_role]),
+            (text(pt="referências não declaradas", en="undeclared references"), found.undeclared),
+            *(
+                (text(pt=f"{name}: colunas suspeitas", en=f"{name}: suspect columns"), columns)
+                for name, columns in found.suspicions.items()
+            ),
+        ]
+        for title, names in left:
+            self._say(f"{title}: {words.number(len(names))}", _STYLES["wait" if names else "good"])
+            for name in names:
+                self._say(f"  · {name}")
+        if any(names for _, names in left):
+            self._say(
+                text(
+                    pt="→ Declare-as num arquivo de ajuste: merge/profiles/override.example.toml mostra como.",
+                    en="→ Declare them in an override file: merge/profiles/override.example.toml shows how.",
+                ),
+                "bold",
+            )
+
     def _say(self, message: str, style: str = "") -> None:
         self.console.print(message, style=style, markup=False)
 
@@ -206,6 +236,26 @@ def states(answers: Iterable[Reported | PreflightResult]) -> str:
     """How many answers there are of each state, e.g. ``2 warnings · 41 in order``."""
     count = Counter(answer.state for answer in answers)
     return " · ".join(f"{count[state]} {name}" for state, name in words.states().items() if count[state])
+
+
+def _tables(found: Profiled) -> Table:
+    """One line for each table: its role, its rule, whether its rows come, and how many there are."""
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    for header in text(pt="tabela papel regra vem", en="table role rule comes").split():
+        table.add_column(header, overflow="fold")
+    sources = list(found.tables[0].rows)
+    for source in sources:
+        table.add_column(Text(source), justify="right")
+    labels = words.roles()
+    for one in found.tables:
+        table.add_row(
+            Text(one.name),
+            labels.get(one.role or "", "—"),
+            Text(one.rule or "—"),
+            text(pt="sim", en="yes") if one.comes else text(pt="não", en="no"),
+            *(words.number(one.rows[source]) for source in sources),
+        )
+    return table
 
 
 def _sources(result: RunResult) -> Table:

@@ -65,6 +65,7 @@ class Options:
     jobs: int = 0
     scale: float = 1.0
     profile: str = "pec"
+    overrides: tuple[Path, ...] = ()
     keep_running: bool = False
     scope: str = ALL
     keep_passwords: bool = False
@@ -134,9 +135,10 @@ def accepted_of(accept: Sequence[str], reason: Sequence[str]) -> dict[str, str]:
 def start(options: Options, reporter: Reporter) -> tuple[Run, RunResult]:
     """Make a run and carry it out.
 
-    :raises ConfigError: if the profile cannot be used, or does not know what was asked of it.
+    :raises ConfigError: if the profile or an override file cannot be used, or does not know what was asked of it; then
+        no run is made.
     """
-    scopes.find_scope(profile.load(options.profile), options.scope, options.keep)
+    scopes.find_scope(profile.load(options.profile, options.overrides), options.scope, options.keep)
     run = _create(options, reporter)
     return run, _carry_out(run, options, reporter)
 
@@ -215,7 +217,9 @@ def options_of(run: Run) -> Options:
     paths = {name: Path(asked[name]) if asked.get(name) else None for name in names}
     sources = tuple((name, Path(path)) for name, path in asked["sources"])
     known = {f.name for f in fields(Options)}
-    return Options(**{**{k: v for k, v in asked.items() if k in known}, **paths, "sources": sources})
+    overrides = tuple(Path(path) for path in asked.get("overrides", ()))
+    kept = {k: v for k, v in asked.items() if k in known}
+    return Options(**{**kept, **paths, "sources": sources, "overrides": overrides})
 
 
 def open_server(run: Run) -> Server:
@@ -422,7 +426,7 @@ def _choose(run: Run, options: Options, provider: str, major: int | None, inputs
 
 def _rehearsal(run: Run, reporter: Reporter, server: Server, asked: Preflight) -> Rehearsal:
     options = options_of(run)
-    known = profile.load(options.profile)
+    known = profile.load(options.profile, options.overrides)
     return Rehearsal(run, reporter, server, known, options.parallel, asked, options.scope, options.keep)
 
 

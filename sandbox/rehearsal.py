@@ -27,6 +27,7 @@ from merge import (
     planner,
     proof_central,
     proof_source,
+    references,
     selection,
 )
 from merge.errors import ProofFailed
@@ -35,6 +36,7 @@ from merge.plan import ALL
 from merge.proof_session import run_all
 from sandbox import restore
 from sandbox import source as loading
+from sandbox.intake import table_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -165,7 +167,8 @@ class Rehearsal:
                 database = loading.restore_schema(self.server, source.backup, number=source.number, jobs=self.jobs)
                 with self.server.connect(database) as conn:
                     theirs = catalog.read(conn, found.schema)
-                differences = compare.compare(found, theirs, empty=theirs.tables.keys() - set(source.backup.tables))
+                empty = self._empty(found, theirs, source)
+                differences = compare.compare(found, theirs, empty=empty)
                 self.run.save(f"source-{source.number}-schema", {"differences": differences})
                 compare.check(differences)
                 loaded = loading.load_source(
@@ -176,11 +179,22 @@ class Rehearsal:
                     schema=found.schema,
                     jobs=self.jobs,
                     on_progress=self.reporter.progress,
+                    empty=empty,
                 )
                 self.server.drop_database(database)
                 self.run.save(f"source-{source.number}-rows", loaded)
         rows: Mapping[str, int] = self.run.load(f"source-{source.number}-rows")["rows"]
         return rows
+
+    def _empty(self, found: Catalog, theirs: Catalog, source: Source) -> frozenset[str]:
+        """The tables that are not like the central's, which does not matter because the backup has no row of them."""
+        unlike = compare.to_count(compare.compare(found, theirs))
+        if source.backup.inserts:  # whose rows cannot be counted before they are restored
+            return frozenset(t for t in unlike if table_name(found.schema, t) not in source.backup.tables)
+        if not unlike:
+            return unlike
+        rows = loading.count_rows(self.server, source.backup, schema=found.schema, tables=unlike)
+        return frozenset(table for table in unlike if not rows.get(table))
 
     def _check_source(self, plan: Plan, found: Catalog, source: Source, rows: Mapping[str, int]) -> None:
         name = f"source.{source.number}.preflight"
@@ -192,6 +206,7 @@ class Rehearsal:
                 selection.check_declared(conn, plan, source.schema)
                 opaque = coverage.count_opaque(conn, plan, self.profile, source.schema, filled)
             self.run.save(f"source-{source.number}-opaque", opaque)
+            self._look_for_references(plan, found, source, rows)
             violations: list[constraints.Violation] = []
 
             def look(table: str, conn: Connection) -> None:
@@ -201,6 +216,19 @@ class Rehearsal:
             run_all(self.connect, [partial(look, table) for table in largest], self.jobs, self.reporter.progress)
             constraints.check(violations)
             self.preflight.check(answers)
+
+    def _look_for_references(self, plan: Plan, found: Catalog, source: Source, rows: Mapping[str, int]) -> None:
+        """Warn of columns that seem to refer to keys that move; only people can say whether they do."""
+        suspicions = references.find_undeclared(self.connect, plan, found, self.profile, source.schema, rows, self.jobs)
+        self.run.save(f"source-{source.number}-suspicions", {"suspicions": suspicions})
+        moving = sum(suspicion.moves for suspicion in suspicions)
+        if moving:
+            self.reporter.warn(
+                text(
+                    pt=f"{source.name}: {moving} coluna(s) parecem referências não declaradas; veja invoke profile.",
+                    en=f"{source.name}: {moving} column(s) look like undeclared references; see invoke profile.",
+                )
+            )
 
     def _ask(self, part: str, central: str, source: Source | None = None) -> Sequence[Reported]:
         """Ask the checks of the central, or of one source."""

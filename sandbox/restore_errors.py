@@ -10,12 +10,15 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
-from merge.errors import BackupError
+from psycopg.errors import NotNullViolation
+
+from merge.errors import BackupError, PreflightBlocked
 from merge.language import text
 
 if TYPE_CHECKING:
     import psycopg
 
+    from merge.errors import HomologationError
     from sandbox.command import CommandFailed
 
 # Its warning about a COPY that is broken off quotes the row.
@@ -85,8 +88,20 @@ def of_tool(failure: CommandFailed, action: str) -> BackupError:
     return _error(action, len(messages), details, corrupt=any(kind in _CORRUPT for kind in kinds))
 
 
-def of_statement(error: psycopg.Error, action: str) -> BackupError:
+def of_statement(error: psycopg.Error, action: str) -> HomologationError:
     """The error of a statement or COPY of a backup that the server refused."""
+    if isinstance(error, NotNullViolation):  # the backup is sound; its schema lets be what the central's does not
+        return PreflightBlocked(
+            text(
+                pt=f"{action}: há linhas sem um valor que o central exige; nada foi gravado.",
+                en=f"{action}: rows lack a value that the central demands; nothing was written.",
+            ),
+            details=[describe(error)],
+            next_step=text(
+                pt="Corrija os dados na origem e faça um novo backup.",
+                en="Correct the data at the source and take a new backup.",
+            ),
+        )
     return _error(action, 1, [describe(error)], corrupt=False)
 
 

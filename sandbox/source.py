@@ -35,7 +35,7 @@ from sandbox.restore import listing, restore_into
 from sandbox.script import CopyBlock, Truncated, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from sandbox.archive import Entry
     from sandbox.intake import Backup
@@ -91,6 +91,7 @@ def load_source(
     jobs: int = 1,
     on_progress: OnProgress | None = None,
     route: Literal["copy", "restore"] | None = None,
+    empty: Collection[str] = (),
 ) -> Loaded:
     """Load the rows and large objects of a source into schema ``src_<n>`` of database `target`.
 
@@ -100,6 +101,7 @@ def load_source(
     :param schema: the schema of the application, in the backup and in `target`.
     :param route: ``copy`` streams the archive's COPY data; ``restore`` restores all into a database of its own and
         copies from there, which INSERT dumps need. By default whichever fits.
+    :param empty: tables that hold no row in the backup: it does not matter whether they are like the central's.
     :raises SchemaDifference: the backup has rows of tables that the central does not have.
     :raises BackupError: the data are not what they should be; no row of them is shown.
     """
@@ -114,16 +116,22 @@ def load_source(
         _clear(conn, number)
         conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(f"src_{number}")))
         tables = _tables(conn, schema)
-        _check_tables(backup, schema, tables)
+        _check_tables(backup, schema, {*tables, *empty})
         load = _Load(
-            server, target, number, schema, frozenset(tables), _generated(conn, schema), LoadProgress(on_progress)
+            server,
+            target,
+            number,
+            schema,
+            frozenset(tables) - frozenset(empty),
+            _generated(conn, schema),
+            LoadProgress(on_progress),
         )
         with _staging(server, backup, number, route, jobs, on_progress) as staging:
             if route == "copy":
-                _run(load, _streams(server, backup, schema, jobs, load.progress), jobs)
+                _run(load, _streams(server, backup, schema, jobs, load.progress, empty), jobs)
             else:
                 assert staging is not None
-                _run(load, _copies(server, staging, number, schema, tables), jobs)
+                _run(load, _copies(server, staging, number, schema, [t for t in tables if t not in empty]), jobs)
             for table in tables:
                 if table not in load.rows:
                     load.create(conn, table)
@@ -294,13 +302,15 @@ def _run(load: _Load, tasks: Iterable[_Task], jobs: int) -> None:
             raise
 
 
-def _streams(server: Server, backup: Backup, schema: str, jobs: int, progress: LoadProgress) -> list[_Task]:
+def _streams(
+    server: Server, backup: Backup, schema: str, jobs: int, progress: LoadProgress, empty: Collection[str]
+) -> list[_Task]:
     """Tasks that stream COPY data from the backup."""
     if backup.format == "plain":
         progress.expect({}, backup.readable.stat().st_size)
         return [lambda load, conn: _load_blocks(load, conn, read_chunks(backup.readable))]
     archive = archives.read(backup.readable, decompress=False)
-    entries = [e for e in archive if e.is_table_data and e.namespace == schema]
+    entries = [e for e in archive if e.is_table_data and e.namespace == schema and e.tag not in empty]
     progress.expect({e.tag: e.size for e in entries})
     if archive.format == "tar":  # can only be read in its own order
         lists = [entries]
@@ -310,26 +320,71 @@ def _streams(server: Server, backup: Backup, schema: str, jobs: int, progress: L
 
 
 def _stream(server: Server, backup: Backup, entries: list[Entry], place: int) -> _Task:
-    # Before version 12 there is no name for stdout, and no need of one.
-    out = ["--file=-"] if server.major >= 12 else []
-
     def task(load: _Load, conn: Connection) -> None:
-        with listing(backup, entries, f"source_{load.number}-{place}") as listed:
-            command = server.tool(
-                "pg_restore", "--data-only", *out, f"--use-list={server.path(listed)}", server.path(backup.readable)
-            )
-            try:
-                with command.stream() as chunks:
-                    _load_blocks(load, conn, chunks)
-            except Truncated:
-                raise archives.corrupt(text(pt="dados", en="data")) from None
-            except CommandFailed as ex:
-                raise restore_errors.of_tool(ex, backup.name) from None
+        with _streamed(server, backup, entries, f"source_{load.number}-{place}") as chunks:
+            _load_blocks(load, conn, chunks)
         missing = [e.tag for e in entries if e.tag not in load.rows]
         if missing:
             raise archives.truncated(missing)
 
     return task
+
+
+@contextmanager
+def _streamed(server: Server, backup: Backup, entries: Iterable[Entry], name: str) -> Iterator[Iterator[bytes]]:
+    """What pg_restore writes of these entries of an archive."""
+    # Before version 12 there is no name for stdout, and no need of one.
+    out = ["--file=-"] if server.major >= 12 else []
+    with listing(backup, entries, name) as listed:
+        command = server.tool(
+            "pg_restore", "--data-only", *out, f"--use-list={server.path(listed)}", server.path(backup.readable)
+        )
+        try:
+            with command.stream() as chunks:
+                yield chunks
+        except Truncated:
+            raise archives.corrupt(text(pt="dados", en="data")) from None
+        except CommandFailed as ex:
+            raise restore_errors.of_tool(ex, backup.name) from None
+
+
+def count_rows(
+    server: Server,
+    backup: Backup,
+    *,
+    schema: str = "public",
+    tables: Collection[str] | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, int]:
+    """Count the rows of every table of a backup, or of these, as they stream by; none is kept.
+
+    Tables without rows may be missing. A backup of INSERTs gives nothing: its rows are not in COPY blocks.
+
+    :raises BackupError: the data are truncated or corrupt.
+    """
+    progress = LoadProgress(on_progress)
+    if backup.format == "plain":
+        progress.expect({}, backup.readable.stat().st_size)
+        return _count_blocks(read_chunks(backup.readable), schema, progress)
+    archive = archives.read(backup.readable, decompress=False)
+    entries = [e for e in archive if e.is_table_data and e.namespace == schema and (not tables or e.tag in tables)]
+    if not entries:  # an empty list would be no list
+        return {}
+    progress.expect({e.tag: e.size for e in entries})
+    with _streamed(server, backup, entries, "count") as chunks:
+        return _count_blocks(chunks, schema, progress)
+
+
+def _count_blocks(chunks: Iterator[bytes], schema: str, progress: LoadProgress) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for part in scan(chunks):
+        if isinstance(part, CopyBlock) and (part.schema or schema) == schema:
+            rows[part.table] = 0
+            for chunk in part.data:
+                rows[part.table] += chunk.count(b"\n")
+                progress.add(len(chunk))
+            progress.finish(part.table)
+    return rows
 
 
 def _load_blocks(load: _Load, conn: Connection, chunks: Iterator[bytes]) -> None:

@@ -9,6 +9,7 @@ from psycopg import sql
 from sandbox.sample.attachments import attachments_of, write_attachments
 from sandbox.sample.fill import create_schema, fill
 from sandbox.sample.overlap import world
+from sandbox.sample.planted import plant
 from sandbox.server import ADMIN
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def make_samples(
     seed: int = 1,
     sources: int = 2,
     attachments: bool = False,
+    planted: bool = False,
     on_progress: Progress = lambda _: None,
 ) -> list[Path]:
     """Make ``central.backup``, ``ubs-a.backup``, ... in `folder` and return their paths, the central's first.
@@ -48,6 +50,7 @@ def make_samples(
 
     :param attachments: also make ``central-anexos/``, ``ubs-a-anexos/``, ... with the files that rows point to, called
         alike in all installations; in each, one file is missing, and one is there that no row points to.
+    :param planted: with references that nothing declares, see `sandbox.sample.planted`.
     :param server: a started sandbox server; its databases of these names are made and dropped again.
     :raises ValueError: a scale or number of sources beyond the synthetic ranges.
     """
@@ -59,7 +62,7 @@ def make_samples(
         server.create_database(_TEMPLATE, ADMIN)
         with server.connect(_TEMPLATE) as conn:
             create_schema(conn)
-        return [_backup(server, folder, i, installations, attachments, on_progress) for i in installations]
+        return [_backup(server, folder, i, installations, attachments, planted, on_progress) for i in installations]
     finally:
         server.drop_database(_TEMPLATE)
 
@@ -70,6 +73,7 @@ def _backup(
     installation: Installation,
     installations: tuple[Installation, ...],
     attachments: bool,
+    planted: bool,
     on_progress: Progress,
 ) -> Path:
     database = f"sample_{installation.number}"
@@ -84,6 +88,8 @@ def _backup(
             fill(conn, installation, installations, on_progress)
             if attachments:
                 write_attachments(conn, installation, attachments_of(path))
+            if planted:
+                plant(conn)
         on_progress(f"{installation.name}: pg_dump")
         server.tool("pg_dump", *DUMP_OPTIONS, "--file", server.path(path), database=database).run()
     finally:
