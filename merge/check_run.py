@@ -68,7 +68,7 @@ def run_checks(
         if check.kind == "human":
             if source is None:
                 answers[check.id] = Answer(check.id, RUN, check.state(None, final=final))
-        elif source is not None or (check.same is None and check.across is None):
+        elif check.asks_rows and (source is not None or (check.same is None and check.across is None)):
 
             def ask(conn: Connection, check: Check = check) -> None:
                 answers[check.id] = _ask(conn, check, name, final, lambda: _found(conn, check, central, source))

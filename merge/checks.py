@@ -65,7 +65,8 @@ class Check(BaseModel):
 
     :param gate: what an offender does: ``block`` the merge, ``warn``, or only be ``record``-ed.
     :param kind: ``unit`` checks are about what the unit has to finish, stop or bring up to date before its last
-        backup, so in a rehearsal, made while it works, they warn at most; ``human`` ones a person confirms.
+        backup, so in a rehearsal, made while it works, they warn at most; ``human`` ones a person confirms; ``file``
+        ones are asked of files or of the machine, by who knows them.
     :param origin: where the check comes from.
     :param query: gives one row with one number, of what is wrong.
     :param offenders: gives one column that identifies what is wrong, so that after the merge what is wrong only then
@@ -82,7 +83,7 @@ class Check(BaseModel):
 
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+$")]
     gate: Literal["block", "warn", "record"]
-    kind: Literal["data", "unit", "human"] = "data"
+    kind: Literal["data", "unit", "human", "file"] = "data"
     title: Text
     meaning: Text
     action: Text
@@ -99,17 +100,22 @@ class Check(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         forms = (self.query, self.offenders, self.same, self.across, self.record, self.builtin)
-        if sum(form is not None for form in forms) != (self.kind != "human"):
-            raise ValueError("one of query, offenders, same, across, record, builtin; none if a human is asked")
+        if sum(form is not None for form in forms) != self.asks_rows:
+            raise ValueError("one of query, offenders, same, across, record, builtin; none if no rows are asked")
         if self.key is not None and self.offenders is None:
             raise ValueError("key goes with offenders")
-        if self.kind != "human" and (self.gate == "record") != (self.record is not None):
+        if self.asks_rows and (self.gate == "record") != (self.record is not None):
             raise ValueError('gate "record" goes with record')
         if self.across is not None:
             names = {name for _, name, _, _ in string.Formatter().parse(self.across) if name is not None}
             if names != {"central", "source"}:
                 raise ValueError("across needs {central} and {source}, and no others")
         return self
+
+    @property
+    def asks_rows(self) -> bool:
+        """True if it is asked of the rows of a base."""
+        return self.kind in ("data", "unit")
 
     def state(self, found: int | None, *, final: bool) -> State:
         """What it means that so many offenders were found; None if the check was not, or cannot be, counted."""
@@ -141,8 +147,14 @@ def load(name: str | Path = "pec") -> tuple[Check, ...]:
     path = Path(name)
     folder, stem = (path.parent, path.stem) if path.suffix == ".toml" else (_shipped(), str(name))
     source = folder / f"{stem}.checks.toml"
-    if not source.exists():
-        return ()
+    return read(source) if source.exists() else ()
+
+
+def read(source: Path) -> tuple[Check, ...]:
+    """Read the checks of one file.
+
+    :raises ConfigError: with all problems of the file at once.
+    """
     problems = []
     try:
         declared = tomllib.loads(source.read_text(encoding="utf-8"))

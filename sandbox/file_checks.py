@@ -251,7 +251,7 @@ def age(
     tolerance: timedelta = timedelta(minutes=5),
     old: timedelta = timedelta(days=3),
 ) -> HostCheck:
-    """C-08: the backup was made after the last write that is in it, and soon after.
+    """C-08f: the backup was made after the last write that is in it, and soon after.
 
     :param last_write: the latest time found in the data, without a zone, in the installation's local time, as the
         dump's own is. With a zone it is taken as that of this machine.
@@ -261,7 +261,7 @@ def age(
     began = created(backup)
     if began is None or last_write is None:
         return HostCheck(
-            "C-08",
+            "C-08f",
             where,
             "not_available",
             message=text(
@@ -276,7 +276,7 @@ def age(
     numbers = {"seconds": int(gap.total_seconds())}
     if gap < -tolerance:
         return HostCheck(
-            "C-08",
+            "C-08f",
             where,
             "warned",
             numbers,
@@ -288,7 +288,7 @@ def age(
         )
     if gap > old:
         return HostCheck(
-            "C-08",
+            "C-08f",
             where,
             "warned",
             numbers,
@@ -298,11 +298,11 @@ def age(
                 en=f"The last write is {gap.days} days before the backup: make sure that the base is not an old one.",
             ),
         )
-    return HostCheck("C-08", where, "passed", numbers, values)
+    return HostCheck("C-08f", where, "passed", numbers, values)
 
 
 def attachments(survey: Survey, where: str) -> HostCheck:
-    """C-09: the files that rows point to were delivered."""
+    """C-09f: the files that rows point to were delivered."""
     numbers = {
         "rows": survey.rows,
         "missing": survey.missing,
@@ -311,7 +311,7 @@ def attachments(survey: Survey, where: str) -> HostCheck:
     }
     if survey.files is None and survey.rows:
         return HostCheck(
-            "C-09",
+            "C-09f",
             where,
             "warned",
             numbers,
@@ -324,7 +324,7 @@ def attachments(survey: Survey, where: str) -> HostCheck:
         )
     if survey.files and survey.missing == survey.rows:
         return HostCheck(
-            "C-09",
+            "C-09f",
             where,
             "warned",
             numbers,
@@ -338,7 +338,7 @@ def attachments(survey: Survey, where: str) -> HostCheck:
         )
     if survey.missing or survey.unclaimed:
         return HostCheck(
-            "C-09",
+            "C-09f",
             where,
             "warned",
             numbers,
@@ -350,4 +350,4 @@ def attachments(survey: Survey, where: str) -> HostCheck:
                 "no row and are kept apart.",
             ),
         )
-    return HostCheck("C-09", where, "passed", numbers)
+    return HostCheck("C-09f", where, "passed", numbers)

@@ -169,8 +169,8 @@ def test_nothing_blocks_or_warns_in_a_clean_sample(clean: Mapping[str, Mapping[s
             assert states.pop(check.id) is (State.NOT_AVAILABLE if check.id in unasked else expected), check.id
     assert states == {}
     assert answers["E-16"].details["cidadaos"] == (272 if where == "central" else 102)
-    assert answers["C-08"].details["ultima_escrita"] == max(
-        str(v) for name, v in answers["C-08"].details.items() if name != "ultima_escrita"
+    assert answers["C-08"].details["last_write"] == max(
+        str(v) for name, v in answers["C-08"].details.items() if name != "last_write"
     )
 
 

@@ -95,7 +95,7 @@ def _survey(rows: int, files: int | None, missing: int, unclaimed: int) -> Surve
 def test_attachments(survey: Survey, state: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOMOLOG_LANG", "en")
     found = file_checks.attachments(survey, "ubs")
-    assert (found.id, found.state) == ("C-09", state)
+    assert (found.id, found.state) == ("C-09f", state)
     assert says in found.message
     assert found.numbers["missing"] == survey.missing
 

@@ -1,0 +1,115 @@
+"""The backups and attachments of a run: inspected, kept with it, and checked, together with this machine."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from merge.checks import CENTRAL, RUN, Answer, State
+from merge.language import text
+from sandbox import attachments, file_checks, host_checks, intake
+from sandbox.contents import Contents
+from sandbox.order import Candidate, central_warning, propose
+from sandbox.rehearsal import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sandbox.console import Reporter
+    from sandbox.host_checks import HostCheck
+    from sandbox.intake import Backup
+    from sandbox.options import Named
+    from sandbox.preflight import Preflight
+    from sandbox.runs import Run
+    from sandbox.server import Server
+
+
+def inspect(run: Run, paths: Mapping[str, Path], reporter: Reporter) -> dict[str, Backup]:
+    """Inspect the backups of a run, the central's first, and keep what they are.
+
+    :raises BackupError: with all that cannot be used.
+    """
+    with reporter.step(text(pt="Examinar os backups", en="Inspect the backups")), run.step("intake"):
+        found = {name: intake.inspect(path, work=run.folder / "work") for name, path in paths.items()}
+        run.save("inputs", found)
+    return found
+
+
+def backups(run: Run) -> dict[str, Backup]:
+    """The inspected backups by name, the central's first; none if they were not inspected yet."""
+    return {name: _backup(kept) for name, kept in run.load("inputs").items()} if run.has("inputs") else {}
+
+
+def sources(run: Run) -> list[Source]:
+    """The sources of a run, in merge order."""
+    named = [(name, backup) for name, backup in backups(run).items() if name != CENTRAL]
+    return [Source(number, name, backup) for number, (name, backup) in enumerate(named, 1)]
+
+
+def _backup(kept: Mapping[str, object]) -> Backup:
+    values = dict(kept)
+    for part in fields(intake.Backup):
+        value = values[part.name]
+        if "Path" in str(part.type):
+            values[part.name] = Path(str(value))
+        elif isinstance(value, list):
+            values[part.name] = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+    return intake.Backup(**values)  # type: ignore[arg-type]
+
+
+def take_attachments(
+    run: Run, directories: Sequence[Named], store: attachments.Attachments, jobs: int, reporter: Reporter
+) -> None:
+    """Take stock of the attachments that were delivered; what was taken stock of is not read again."""
+    numbers = {CENTRAL: attachments.CENTRAL} | {source.name: source.number for source in sources(run)}
+    for name, directory in directories:
+        if store.inventory(numbers[name]) is None:
+            title = text(pt=f"Inventariar os anexos de {name}", en=f"Take stock of the attachments of {name}")
+            with reporter.step(title):
+                store.take(numbers[name], name, directory, jobs, reporter.progress)
+
+
+def check(
+    run: Run, server: Server, essential: Sequence[str], preflight: Preflight, reporter: Reporter, carried: int
+) -> None:
+    """Ask what files and this machine can answer, before anything is restored.
+
+    :param essential: tables without whose rows a backup is not one of the application.
+    :param carried: bytes of attachments that will be carried along.
+    :raises PreflightBlocked: with all that blocks.
+    """
+    answers = [_answer(found) for found in _host_checks(backups(run), server, essential, carried)]
+    preflight.check(preflight.report("files", answers, reporter))
+
+
+def _host_checks(
+    found: Mapping[str, Backup], server: Server, essential: Sequence[str], carried: int
+) -> Iterator[HostCheck]:
+    central = found[CENTRAL]
+    # By what the archives hold, compressed: nothing is read once more for it.
+    stored = [Candidate(name, b, Contents("stored", {"": b.size}, None)) for name, b in found.items()]
+    warning = central_warning(propose(stored), central.path)
+    yield host_checks.HostCheck("A-05", RUN, "warned" if warning else "passed", message=warning or "")
+    for name, backup in found.items():
+        yield file_checks.checksum(backup, name)
+        yield file_checks.versions(central, backup, name, server.major)
+        yield file_checks.complete(backup, name, essential)
+        yield file_checks.encoding(backup, name)
+    needed = host_checks.disk_needed([(backup, None) for backup in found.values()], carried)
+    yield host_checks.disk(needed, server.place)
+    yield host_checks.memory()
+
+
+def _answer(found: HostCheck) -> Answer:
+    details: dict[str, int | str | None] = {**found.numbers, **found.values}
+    if found.message:
+        details["message"] = found.message
+    if found.details:
+        details["details"] = ", ".join(found.details[:5])
+    return Answer(found.id, RUN if found.where == "host" else found.where, State(found.state), None, details)
+
+
+def attachments_answer(found: HostCheck) -> Answer:
+    """The answer of a check of attachments."""
+    return _answer(found)
