@@ -115,8 +115,9 @@ def _compare(conn: Connection, source: int, tables: list[TablePlan]) -> list[tup
     owners = [t.name for t in tables if t.central_owns]
     conn.execute(
         sql.SQL(
-            "CREATE TEMP TABLE homolog_unlike ON COMMIT DROP AS SELECT coalesce(o.table_name, e.table_name) AS table_name,"
-            " coalesce(o.src_row, e.src_row) AS src_row, o.reason AS stays, e.reason AS claimed"
+            "CREATE TEMP TABLE homolog_unlike ON COMMIT DROP AS"
+            " SELECT coalesce(o.table_name, e.table_name) AS table_name, coalesce(o.src_row, e.src_row) AS src_row,"
+            " o.reason AS stays, e.reason AS claimed"
             " FROM pg_temp.homolog_left_out o FULL JOIN (SELECT * FROM homolog.exception WHERE source = {source}"
             " AND disposition = 'excluded' AND NOT (reason = {owned} AND table_name = ANY ({owners}::text[]))) e"
             " ON e.table_name = o.table_name AND e.src_row = o.src_row WHERE o.reason IS DISTINCT FROM e.reason"
@@ -141,7 +142,8 @@ def _examples(
     key = shown_key({name: (sql.Identifier("s", name), types[name]) for name in table.key}, secret)
     shown = conn.execute(
         sql.SQL(
-            "SELECT {} FROM pg_temp.homolog_unlike u LEFT JOIN {} s ON s.ctid = u.src_row WHERE table_name = {} AND {} LIMIT {}"
+            "SELECT {} FROM pg_temp.homolog_unlike u LEFT JOIN {} s ON s.ctid = u.src_row"
+            " WHERE table_name = {} AND {} LIMIT {}"
         ).format(
             key,
             sql.Identifier(f"src_{source}", table.name),
