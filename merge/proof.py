@@ -18,6 +18,9 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from merge.errors import ProofFailed
+from merge.language import text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -115,6 +118,27 @@ class Proof:
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return {**asdict(self), "holds": self.holds}
+
+
+def check_proof(proof: Proof, evidence: object) -> None:
+    """Raise `ProofFailed` if a proof found differences.
+
+    :param evidence: where they are kept.
+    """
+    if not proof.holds:
+        count = sum(proof.differences.values())
+        raise ProofFailed(
+            text(
+                pt=f"A prova encontrou {count} diferenças: o resultado não pode ir para produção.",
+                en=f"The proof found {count} differences: the result must not go to production.",
+            ),
+            evidence=evidence,
+            details=[str(d) for d in proof.examples],
+            next_step=text(
+                pt="Não tente de novo: guarde a pasta da execução e envie o pacote de suporte.",
+                en="Do not retry: keep the run's folder and send the support bundle.",
+            ),
+        )
 
 
 class Findings:

@@ -116,8 +116,8 @@ def _compare(conn: Connection, source: int, tables: list[TablePlan]) -> list[tup
     conn.execute(
         sql.SQL(
             "CREATE TEMP TABLE homolog_unlike ON COMMIT DROP AS"
-            " SELECT coalesce(o.table_name, e.table_name) AS table_name,"
-            " coalesce(o.src_row, e.src_row) AS src_row, o.reason AS stays, e.reason AS claimed"
+            " SELECT coalesce(o.table_name, e.table_name) AS table_name, coalesce(o.src_row, e.src_row) AS src_row,"
+            " o.reason AS stays, e.reason AS claimed"
             " FROM pg_temp.homolog_left_out o FULL JOIN (SELECT * FROM homolog.exception WHERE source = {source}"
             " AND disposition = 'excluded' AND NOT (reason = {owned} AND table_name = ANY ({owners}::text[]))) e"
             " ON e.table_name = o.table_name AND e.src_row = o.src_row WHERE o.reason IS DISTINCT FROM e.reason"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from sandbox.server import Server
 
+PROVIDERS = ("auto", "docker", "embedded")
+"""What `choose` can be asked for."""
+
 _MAJOR = 15
 """Major version in Docker when nothing asks for another: the one that builds without a registry."""
 

@@ -12,19 +12,22 @@ import tomllib
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merge.checks import RUN, Answer, State
+from merge.checks import RUN, Answer, State, read
+from merge.checks import load as load_checks
 from merge.errors import ConfigError, PreflightBlocked
 from merge.language import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from merge.checks import Check
     from sandbox.console import Reporter
     from sandbox.runs import Run
+
+_FILES = Path(__file__).with_name("files.checks.toml")
 
 ACCEPTED = "accepted"
 CONFIRMED = "confirmed"
@@ -86,13 +89,7 @@ class Preflight:
         self.run = run
         self.checks = {check.id: check for check in checks}
         self.decisions = decisions
-        unknown = sorted(decisions.accepted.keys() - self.checks.keys())
-        if unknown:
-            raise ConfigError(
-                text(pt="Não há verificações com estes códigos.", en="There are no checks with these ids."),
-                details=unknown,
-                next_step="invoke preflight",
-            )
+        check_ids(checks, decisions.accepted)
 
     def report(self, part: str, answers: Iterable[Answer], reporter: Reporter) -> tuple[Reported, ...]:
         """Keep the answers of one part, and tell what the user should not overlook."""
@@ -137,6 +134,8 @@ class Preflight:
         if check.kind == "human" and (said := self.confirmations().get(answer.id)) is not None:
             state = CONFIRMED
             reason = " · ".join(part for part in (said.by, said.at, said.note) if part)
+        details = dict(answer.details)
+        message = details.pop("message", None)
         return Reported(
             answer.id,
             answer.where,
@@ -145,8 +144,8 @@ class Preflight:
             state,
             str(check.title),
             answer.found,
-            dict(answer.details),
-            str(check.meaning),
+            details,
+            str(message or check.meaning),
             str(check.action),
             str(check.origin),
             check.evidence,
@@ -195,6 +194,22 @@ class Preflight:
 
     def _human(self) -> dict[str, Check]:
         return {name: check for name, check in self.checks.items() if check.kind == "human"}
+
+
+def all_checks(profile: str) -> tuple[Check, ...]:
+    """The checks of files and of this machine, and those of an application."""
+    return (*read(_FILES), *load_checks(profile))
+
+
+def check_ids(checks: Iterable[Check], accepted: Iterable[str]) -> None:
+    """Raise `ConfigError` if something is accepted that is no check."""
+    unknown = sorted(set(accepted) - {check.id for check in checks})
+    if unknown:
+        raise ConfigError(
+            text(pt="Não há verificações com estes códigos.", en="There are no checks with these ids."),
+            details=unknown,
+            next_step="invoke preflight",
+        )
 
 
 def load(run: Run) -> tuple[Reported, ...]:

@@ -329,21 +329,3 @@ class Rehearsal:
             with self.connect() as conn:
                 groups = duplicates.find_duplicates(conn, plan, self.profile.person, source.number)
             self.run.save(f"source-{source.number}-duplicates", {"groups": groups})
-
-
-def check_proof(proof: Proof, run: Run) -> None:
-    """Raise `ProofFailed` if a proof found differences."""
-    if not proof.holds:
-        count = sum(proof.differences.values())
-        raise ProofFailed(
-            text(
-                pt=f"A prova encontrou {count} diferenças: o resultado não pode ir para produção.",
-                en=f"The proof found {count} differences: the result must not go to production.",
-            ),
-            evidence=run.folder,
-            details=[str(d) for d in proof.examples],
-            next_step=text(
-                pt="Não tente de novo: guarde a pasta da execução e envie o pacote de suporte.",
-                en="Do not retry: keep the run's folder and send the support bundle.",
-            ),
-        )

@@ -81,6 +81,13 @@ def _validated(result: RunResult) -> list[str]:
                 en="The data that the central already had are still identical.",
             )
         )
+    if result.scope != "all":
+        sentences.append(
+            text(
+                pt=f"O escopo {result.scope} deixa de fora parte do que as origens têm, por regras declaradas.",
+                en=f"The scope {result.scope} leaves out a part of what the sources have, by declared rules.",
+            )
+        )
     rejected = _rejected(result)
     if rejected:
         sentences.append(
@@ -103,6 +110,12 @@ def _after_validated(result: RunResult) -> list[str]:
             en="Read for each source what did not come, and why.",
         )
     ]
+    steps.append(
+        text(
+            pt=f"Gere a lista do que as unidades devem refazer: invoke handover --run {result.run_id}",
+            en=f"Make the list of what the units must make again: invoke handover --run {result.run_id}",
+        )
+    )
     if sum(result.duplicates.values()):
         steps.append(
             text(

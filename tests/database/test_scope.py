@@ -492,6 +492,26 @@ def test_a_corruption_is_found_and_named(spoilt: Bench, clean: tuple[Bench, Plan
     assert corruption.column is None or corruption.column in {d.column for d in named}, [str(d) for d in found]
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        f"DELETE FROM role_profile WHERE role_id = {_new('a1')};"
+        + _exclude("role_profile", "role_id = 2", "central_owns"),
+        "INSERT INTO role_profile SELECT 1, id FROM profile WHERE name = 'Local' LIMIT 1;"
+        + _include("role_profile", "role_id = 1", "central_owns"),
+    ],
+    ids=["one too many", "one too few"],
+)
+def test_links_that_the_central_owns(bench: Bench, spoil: str) -> None:
+    """Tables without a key of their own, in scope all: what the central owns is looked at there too."""
+    plan, _ = _merge(bench, "all")
+    with bench.connect() as conn:
+        conn.execute("SET session_replication_role = replica")
+        conn.execute(spoil.encode())
+    found = [d for proof in bench.prove(plan) for d in proof.examples]
+    assert ("ledger", "role_profile", "role_id") in {(d.kind, d.table, d.column) for d in found}, list(map(str, found))
+
+
 def test_a_plan_that_follows_less_is_found(clean: tuple[Bench, Plan]) -> None:
     """A reference to rows that do not come must be followed, whatever the engine did."""
     from dataclasses import replace

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from sandbox.server import Server
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DATA = Path(f"/var/tmp/homolog-scope-{os.getpid()}")
 
