@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Collection, Context, Exit, task
 
-from merge.errors import HomologationError
+from merge.errors import ConfigError, HomologationError
 from merge.language import text
 from merge.profile import load as load_profile
 from sandbox import console, homolog, intake_show, order, profiling, runs
 from sandbox.embedded import EmbeddedServer
+from sandbox.options import Options, accepted_of, options_of
 from sandbox.rehearsal import DATABASE
+from sandbox.result import RunResult
 from sandbox.result import junit as junit_xml
 from sandbox.runs import Run
 from sandbox.sample import make_samples
@@ -30,6 +33,7 @@ _RUN_HELP = {"run": "run id, or part of it; the last run by default"}
 _BACKUPS_HELP = {
     "central": "backup of the central installation; without it, synthetic backups are made and rehearsed on",
     "source": "[NAME=]FILE, the backup of a decentralised installation; once for each, in merge order",
+    "attachments": "NAME=FOLDER, what the base of that name (or central) keeps outside of its database; once for each",
     "server": "auto, embedded or docker",
     "major": "PostgreSQL major version of the sandbox; that of the central's backup by default",
     "binaries": "directory with PostgreSQL's own programs, instead of those that come along",
@@ -51,6 +55,9 @@ def _exit_codes(body: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(body)
     def guarded(*args: Any, **kwargs: Any) -> None:
+        for name in ("SIGTERM", "SIGHUP"):  # a closed window, a stopped job: leave nothing running
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.default_int_handler)
         try:
             body(*args, **kwargs)
         except HomologationError as ex:
@@ -65,7 +72,7 @@ def _exit_codes(body: Callable[..., None]) -> Callable[..., None]:
 
 @task(
     name="homolog",
-    iterable=["source", "override", "accept", "reason"],
+    iterable=["source", "attachments", "override", "accept", "reason"],
     help={
         **_BACKUPS_HELP,
         "resume": "go on with this interrupted run",
@@ -79,6 +86,7 @@ def rehearse(
     c: Context,
     central: str = "",
     source: list[str] | None = None,
+    attachments: list[str] | None = None,
     server: str = "auto",
     major: int = 0,
     binaries: str = "",
@@ -100,28 +108,46 @@ def rehearse(
     """Rehearse the unification: restore, check, merge, prove, report. Without arguments, on synthetic backups."""
     flags = _shared(locals())
     reporter = console.Reporter(as_json=json)
-    if resume:
-        run, result = homolog.resume(
-            resume,
-            reporter,
-            accepted=homolog.accepted_of(accept or [], reason or []),
-            confirmations=_file(confirmations),
-        )
-    else:
-        run, result = homolog.start(_options(**flags, keep_running=keep_running), reporter)
+
+    def carry_out() -> tuple[Run, RunResult]:
+        if resume:
+            accepted = accepted_of(accept or [], reason or [])
+            return homolog.resume(resume, reporter, accepted=accepted, confirmations=_file(confirmations))
+        return homolog.start(_options(**flags, keep_running=keep_running), reporter)
+
+    _tell(carry_out, reporter, junit)
+
+
+def _tell(work: Callable[[], tuple[Run, RunResult]], reporter: console.Reporter, junit: str) -> None:
+    """Show what came of a run, for people and for programs, and leave with its exit code."""
+    if junit and not Path(junit).resolve().parent.is_dir():
+        raise ConfigError(text(pt=f"Não há a pasta de {junit}.", en=f"There is no folder for {junit}."))
+    try:
+        run, result = work()
+    except HomologationError as ex:  # before there was a run
+        result = RunResult.refused(ex)
+        if reporter.as_json:
+            reporter.print_json(result.to_dict())
+        if junit:
+            Path(junit).write_bytes(junit_xml(result))
+        raise
+    reporter.summary(result, str(run.folder / "report.html"), str(run.folder))
     if junit:
         Path(junit).write_bytes(junit_xml(result))
-    reporter.summary(result, str(run.folder / "report.html"), str(run.folder))
     if result.exit_code:
         raise Exit(code=result.exit_code)
 
 
-@task(iterable=["source", "override", "accept", "reason"], help={**_BACKUPS_HELP, "json": "print all answers as JSON"})
+@task(
+    iterable=["source", "attachments", "override", "accept", "reason"],
+    help={**_BACKUPS_HELP, "json": "print all answers as JSON"},
+)
 @_exit_codes
 def preflight(
     c: Context,
     central: str = "",
     source: list[str] | None = None,
+    attachments: list[str] | None = None,
     server: str = "auto",
     major: int = 0,
     binaries: str = "",
@@ -147,26 +173,18 @@ def _shared(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _options(
-    *,
-    source: list[str] | None,
-    accept: list[str] | None,
-    reason: list[str] | None,
-    major: int,
-    binaries: str,
-    profile: str,
-    override: list[str] | None,
-    confirmations: str,
-    **others: Any,
-) -> homolog.Options:
-    return homolog.Options.parse(
+    *, source: list[str] | None, major: int, binaries: str, profile: str, override: list[str] | None,
+    confirmations: str, **others: Any,
+) -> Options:  # fmt: skip
+    lists = {name: others.pop(name) or [] for name in ("attachments", "accept", "reason")}
+    return Options.parse(
         sources=source or [],
-        accept=accept or [],
-        reason=reason or [],
         major=major or None,
         binaries=_file(binaries),
         profile=_profile_name(profile),
         overrides=_paths(override),
         confirmations=_file(confirmations),
+        **lists,
         **others,
     )
 
@@ -250,7 +268,7 @@ def show_profile(
         found = profiling.of_backup(Path(backup).resolve(), known, reporter, os.cpu_count() or 1)
     else:
         opened = Run.open(run)
-        asked = homolog.options_of(opened)
+        asked = options_of(opened)
         known = load_profile(_profile_name(profile or asked.profile), (*asked.overrides, *_paths(override)))
         found = profiling.of_run(opened, known, again=bool(profile or override))
     reporter.profiled(profiling.unclassified(found) if unclassified else found)
@@ -263,13 +281,25 @@ def status(c: Context, run: str = "", json: bool = False) -> None:
     console.Reporter(as_json=json).status([Run.open(run)] if run else Run.all())
 
 
-@task(help={**_RUN_HELP, "keep-running": "leave the sandbox's server running at the end"})
+@task(
+    help={
+        **_RUN_HELP,
+        "json": "print the result as JSON, and nothing else, on standard output",
+        "junit": "write the checks as JUnit XML to this file",
+        "keep-running": "leave the sandbox's server running at the end",
+    }
+)
 @_exit_codes
-def prove(c: Context, run: str = "", keep_running: bool = False) -> None:
+def prove(c: Context, run: str = "", json: bool = False, junit: str = "", keep_running: bool = False) -> None:
     """Repeat the proof on the sandbox as it is now."""
-    found = Run.open(run)
-    found.lock()
-    homolog.prove(found, console.Reporter(), keep_running=keep_running)
+    reporter = console.Reporter(as_json=json)
+
+    def again() -> tuple[Run, RunResult]:
+        found = Run.open(run)
+        found.lock()
+        return found, homolog.prove(found, reporter, keep_running=keep_running)
+
+    _tell(again, reporter, junit)
 
 
 @task(help=_RUN_HELP)
@@ -292,7 +322,7 @@ def dsn(c: Context, run: str = "") -> None:
 @_exit_codes
 def stop(c: Context, run: str = "") -> None:
     """Stop the sandbox's server of a run; its data stay."""
-    homolog.open_server(Run.open(run)).stop()
+    homolog.stop(Run.open(run))
 
 
 @task(help={"run": "run id, or part of it", "yes": "do not ask"})
@@ -301,11 +331,17 @@ def destroy(c: Context, run: str, yes: bool = False) -> None:
     """Remove the server and all data of a run; what it found out stays."""
     found = Run.open(run)
     found.lock()
-    if not yes and input(
-        text(pt=f"Apagar os dados de {found.id}? [s/N] ", en=f"Remove the data of {found.id}? [y/N] ")
-    )[:1].lower() not in ("s", "y"):
-        raise Exit(code=1)
+    question = text(pt=f"Apagar os dados de {found.id}? [s/N]", en=f"Remove the data of {found.id}? [y/N]")
+    reporter = console.Reporter()
+    if not yes and reporter.ask(question, ">")[:1].lower() not in ("s", "y"):
+        raise Exit(text(pt="Nada foi apagado (--yes não pergunta).", en="Nothing was removed (--yes does not ask)."), 1)
     homolog.destroy(found)
+    reporter.note(
+        text(
+            pt=f"Os dados de {found.id} foram apagados; as evidências ficam em {found.folder}.",
+            en=f"The data of {found.id} were removed; the evidence stays in {found.folder}.",
+        )
+    )
 
 
 @task(help={"arguments": "more arguments for pytest"})

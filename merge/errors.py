@@ -38,6 +38,16 @@ class HomologationError(Exception):
         self.details = tuple(details)
 
 
+class Interrupted(HomologationError):
+    """The user, or the machine, ended a run before it was done."""
+
+    exit_code = 130
+
+
+class Unexpected(HomologationError):
+    """Something that nobody foresaw; its own message is not shown, as it may quote a row."""
+
+
 class ConfigError(HomologationError):
     """The configuration, the command line or the profile is wrong."""
 

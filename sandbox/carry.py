@@ -63,9 +63,7 @@ class Carriage:
         if not self.declared or not delivered:
             return
         with self.rehearsal.step("attachments.proof", text(pt="Provar os anexos", en="Prove the attachments")):
-            ledgers = {
-                n: self.run.load(f"attachments-{n}")["files_by_fate"] if n in delivered else {} for n in sources
-            }
+            ledgers = {n: self.run.load(f"attachments-{n}")["files_by_fate"] if n in delivered else {} for n in sources}
             proof = attachments_proof.prove(
                 self.rehearsal.connect, plan, self.declared, self.store.folder, ledgers, self.rehearsal.jobs,
                 self.rehearsal.reporter.progress,

@@ -6,12 +6,14 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from merge.checks import CENTRAL
 from merge.errors import BackupError, BlockedError, ConfigError, ProofFailed
 from merge.language import text
 from merge.plan import ALL, SET, Disposition
 from sandbox import preflight
 from sandbox.rehearsal import DATABASE
 from sandbox.result import (
+    AttachmentsResult,
     Candidate,
     DifferenceResult,
     InputResult,
@@ -45,8 +47,18 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
     central = _load(run, "central-proof", None)
     sources = [_source(run, number, name, proofs[number], central) for number, name in enumerate(names, 1)]
     run.save("ledger", {s.name: [asdict(t) for t in s.tables] for s in sources})
-    run.save("proof", {"sources": {names[n - 1]: proof for n, proof in proofs.items()}, "central": central})
-    found = [proof for proof in (*proofs.values(), central) if proof is not None]
+    run.save("proof", {"sources": dict(zip(names, proofs.values(), strict=True)), "central": central})
+    files = _load(run, "attachments-proof", None)
+    carried = [(n, run.load(f"attachments-{n}")) for n in range(len(names) + 1) if run.has(f"attachments-{n}")]
+    found = [proof for proof in (*proofs.values(), central, files) if proof is not None]
+    if problem is None and not _is_proved([*proofs.values(), central, *([files] if carried else [])]):
+        problem = ProofFailed(
+            text(
+                pt="Nem todas as provas foram feitas e valem; não se pode dizer que o resultado está certo.",
+                en="Not all proofs were made and hold; it cannot be said that the result is right.",
+            ),
+            next_step=f"invoke prove --run {run.id}",
+        )
     opaque: Counter[str] = Counter()
     for number in proofs:
         opaque.update(_load(run, f"source-{number}-opaque", {}))
@@ -74,6 +86,19 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
             if d["harmless"]
         ),
         final=kept["asked"].get("final", False),
+        attachments=tuple(
+            AttachmentsResult(
+                names[n - 1] if n else CENTRAL,
+                a["files"],
+                a["size"],
+                a["files_by_fate"],
+                a["rows"],
+                a["missing"],
+                a["conflicts"],
+            )
+            for n, a in carried
+        ),
+        attachments_proof=None if files is None else _proof(files, None),
         preflight=tuple(PreflightResult(**asdict(answer)) for answer in preflight.load(run)),
         problem=None
         if problem is None
@@ -82,6 +107,11 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
         started=kept["created"],
         finished=kept.get("finished", ""),
     )
+
+
+def _is_proved(proofs: Sequence[Mapping[str, Any] | None]) -> bool:
+    """True if there is a source, and every proof was made and holds."""
+    return len(proofs) > 1 and all(proof is not None and proof["holds"] for proof in proofs)
 
 
 def _load(run: Run, name: str, default: Any) -> Any:
@@ -128,10 +158,11 @@ def _source(
     added: Counter[str] = Counter()
     for line in ledger.get("added", ()):
         added[line["table"]] += line["rows"]
+    merged = run.has(f"source-{number}-ledger")
     return SourceResult(
         name=name,
         rows=sum(rows.values()),
-        dispositions=_all(dispositions.values()),
+        dispositions=_all(dispositions.values()) if merged else None,
         tables=tuple(
             TableResult(
                 table,
@@ -139,7 +170,7 @@ def _source(
                 plan.get(table, {}).get("rule") or "",
                 plan.get(table, {}).get("reason") or "",
                 count,
-                _all([dispositions.get(table, Counter())]),
+                _all([dispositions.get(table, Counter())]) if merged else None,
                 dict(reasons.get(table, {})),
                 dict(left_out.get(table, {})),
             )

@@ -158,6 +158,10 @@ class Reporter:
         self._say(text(pt="Verificações: ", en="Checks: ") + states(answers))
         self._say(text(pt="Pasta: ", en="Folder: ") + folder)
 
+    def print_json(self, content: object) -> None:
+        """Print something for a program, on standard output."""
+        _print_json(content)
+
     def status(self, runs: Sequence[Run]) -> None:
         """List runs: what each has done, and what came of it."""
         if self.as_json:
@@ -169,6 +173,8 @@ class Reporter:
         for run in runs:
             kept = run.load("run")
             state = run.load("result")["status"] if run.has("result") else text(pt="interrompida", en="interrupted")
+            if run.is_busy:
+                state = text(pt="em curso", en="under way")
             server = "—" if kept.get("destroyed") else str((kept.get("server") or {}).get("provider", "—"))
             table.add_row(run.id, str(len(kept["done"])), state, server)
         self.console.print(table)

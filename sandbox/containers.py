@@ -183,6 +183,13 @@ class DockerServer(ThrowawayServer):
                 return str(PurePosixPath(inside, *path.resolve().relative_to(outside.resolve()).parts))
         raise ValueError(path.name)
 
+    @property
+    def place(self) -> Path:
+        """Docker's own folder, where that is one of this host; else the run's."""
+        with images.daemon() as client:
+            root = Path(client.info().get("DockerRootDir", ""))
+        return root if root.is_absolute() and root.is_dir() else self.folder
+
     # Where things are
 
     @property

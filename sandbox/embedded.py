@@ -118,6 +118,11 @@ class EmbeddedServer(ThrowawayServer):
         """Tools run on this host: the path as it is."""
         return str(path)
 
+    @property
+    def place(self) -> Path:
+        """Where its data are or will be."""
+        return self._home if "home" in self._state() or self.user is None else programs.shared_folder(self.user)
+
     # Where things are
 
     @property

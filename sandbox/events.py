@@ -28,8 +28,12 @@ _LOG_LINES = 200
 
 _QUOTED = re.compile(r'"[^"]*"')
 _BUNDLED = re.compile(
-    r"run|inputs|plan|ledger|proof|central-proof|result|source-\d+-(?:schema|rows|opaque|phases|ledger|proof)"
+    r"run|inputs|plan|ledger|proof|central-proof|attachments-proof|attachments-\d+|result|checks-[\w-]+"
+    r"|source-\d+-(?:schema|rows|opaque|phases|ledger|proof|suspicions)"
 )
+
+
+BUNDLE = "support-bundle.zip"
 
 
 class Events:
@@ -104,7 +108,7 @@ def support_bundle(folder: Path, *, logs: Sequence[Path] = ()) -> Path:
 
     :param logs: logs of the server; of each the last lines that begin a message, for the others may quote a row.
     """
-    bundle = folder / "support-bundle.zip"
+    bundle = folder / BUNDLE
     wanted = [path for path in sorted(folder.glob("*.json")) if _BUNDLED.fullmatch(path.stem)]
     making = bundle.with_name(bundle.name + ".new")
     descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from merge import checks
+from merge.checks import RUN, Answer
 from merge.language import text
 
 if TYPE_CHECKING:
@@ -38,6 +40,16 @@ class HostCheck:
     values: Mapping[str, str] = field(default_factory=dict)
     message: str = ""
     details: tuple[str, ...] = ()
+
+
+def answer_of(found: HostCheck) -> Answer:
+    """The check's answer, as those of rows are."""
+    details: dict[str, int | str | None] = {**found.numbers, **found.values}
+    if found.message:
+        details["message"] = found.message
+    if found.details:
+        details["details"] = ", ".join(found.details[:5])
+    return Answer(found.id, RUN if found.where == "host" else found.where, checks.State(found.state), None, details)
 
 
 # Measured with the synthetic backups at scales 1 and 8, PostgreSQL 16, a central and two sources, at the end of a

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from merge.checks import CENTRAL, RUN, Answer, State
+from merge.checks import CENTRAL, RUN
 from merge.language import text
 from sandbox import attachments, file_checks, host_checks, intake
 from sandbox.contents import Contents
@@ -79,7 +79,7 @@ def check(
     :param carried: bytes of attachments that will be carried along.
     :raises PreflightBlocked: with all that blocks.
     """
-    answers = [_answer(found) for found in _host_checks(backups(run), server, essential, carried)]
+    answers = [host_checks.answer_of(found) for found in _host_checks(backups(run), server, essential, carried)]
     preflight.check(preflight.report("files", answers, reporter))
 
 
@@ -99,17 +99,3 @@ def _host_checks(
     needed = host_checks.disk_needed([(backup, None) for backup in found.values()], carried)
     yield host_checks.disk(needed, server.place)
     yield host_checks.memory()
-
-
-def _answer(found: HostCheck) -> Answer:
-    details: dict[str, int | str | None] = {**found.numbers, **found.values}
-    if found.message:
-        details["message"] = found.message
-    if found.details:
-        details["details"] = ", ".join(found.details[:5])
-    return Answer(found.id, RUN if found.where == "host" else found.where, State(found.state), None, details)
-
-
-def attachments_answer(found: HostCheck) -> Answer:
-    """The answer of a check of attachments."""
-    return _answer(found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from sandbox import choose, preflight
 from sandbox.sample import world
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sandbox.runs import Run
 
@@ -107,7 +106,7 @@ class Options:
         """Policies of the profile that are not wanted."""
         return frozenset({_PASSWORDS} if self.keep_passwords else ())
 
-    def _problems(self) -> Iterable[str]:
+    def _problems(self) -> Iterator[str]:
         if (self.central is None) != (not self.sources):
             yield text(
                 pt="--central e --source vão juntos: um central e pelo menos uma origem.",
@@ -116,19 +115,7 @@ class Options:
         for path in (self.central, *(path for _, path in self.sources)):
             if path is not None and not (path.is_file() or path.is_dir()):
                 yield text(pt=f"não é arquivo nem pasta: {path}", en=f"neither a file nor a folder: {path}")
-        names = [name for name, _ in self.sources]
-        for name in dict.fromkeys(names):
-            if not _NAME.fullmatch(name):
-                yield text(pt=f"nome que não serve: {name!r}", en=f"a name that will not do: {name!r}") + _HOW
-            elif name in _RESERVED:
-                yield text(pt=f"o nome {name} tem outro uso", en=f"the name {name} has another use") + _HOW
-            elif names.count(name) > 1:
-                yield text(pt=f"duas origens se chamam {name}", en=f"two sources are called {name}") + _HOW
-        for name, directory in self.attachments:
-            if self.central is None or name not in {CENTRAL, *names}:
-                yield text(pt=f"anexos de ninguém: {name}", en=f"attachments of nobody: {name}")
-            if not directory.is_dir():
-                yield text(pt=f"não é uma pasta: {directory}", en=f"no folder: {directory}")
+        yield from self._problems_of_names()
         if self.server not in choose.PROVIDERS:
             yield f"--server {self.server}: {', '.join(choose.PROVIDERS)}"
         if self.jobs < 0:
@@ -141,8 +128,21 @@ class Options:
             except ValueError as ex:
                 yield f"--scale {self.scale:g}: {ex}"
 
-
-_HOW = " (--source NAME=FILE)"
+    def _problems_of_names(self) -> Iterator[str]:
+        names = [name for name, _ in self.sources]
+        how = " (--source NAME=FILE)"
+        for name in dict.fromkeys(names):
+            if not _NAME.fullmatch(name):
+                yield text(pt=f"nome que não serve: {name!r}", en=f"a name that will not do: {name!r}") + how
+            elif name in _RESERVED:
+                yield text(pt=f"o nome {name} tem outro uso", en=f"the name {name} has another use") + how
+            elif names.count(name) > 1:
+                yield text(pt=f"duas origens se chamam {name}", en=f"two sources are called {name}") + how
+        for name, directory in self.attachments:
+            if self.central is None or name not in {CENTRAL, *names}:
+                yield text(pt=f"anexos de ninguém: {name}", en=f"attachments of nobody: {name}")
+            if not directory.is_dir():
+                yield text(pt=f"não é uma pasta: {directory}", en=f"no folder: {directory}")
 
 
 def accepted_of(accept: Sequence[str], reason: Sequence[str]) -> dict[str, str]:

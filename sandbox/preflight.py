@@ -78,8 +78,8 @@ class Reported:
     reason: str = ""
 
     def __str__(self) -> str:
-        number = "" if self.found is None else f": {self.found}"
-        return f"{self.id} · {self.where} · {self.title}{number}"
+        number = "" if self.found is None else f" ({self.found})"
+        return f"{self.id} · {self.where}: {self.meaning}{number}"
 
 
 class Preflight:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from datetime import datetime
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -30,12 +31,15 @@ from merge import (
     references,
     selection,
 )
-from merge.errors import ProofFailed
+from merge.errors import ConfigError, ProofFailed
 from merge.language import text
 from merge.plan import ALL
+from merge.proof import check_proof
 from merge.proof_session import run_all
-from sandbox import restore
+from sandbox import attachments, file_checks, restore
 from sandbox import source as loading
+from sandbox.carry import Carriage
+from sandbox.host_checks import answer_of
 from sandbox.intake import table_name
 
 if TYPE_CHECKING:
@@ -44,7 +48,6 @@ if TYPE_CHECKING:
     from merge.catalog import Catalog
     from merge.plan import Plan
     from merge.profile import Profile
-    from merge.proof import Proof
     from sandbox.console import Reporter
     from sandbox.intake import Backup
     from sandbox.preflight import Preflight, Reported
@@ -88,6 +91,11 @@ class Rehearsal:
     scope: str = ALL
     keep: frozenset[str] = frozenset()
 
+    @cached_property
+    def carriage(self) -> Carriage:
+        """What carries the attachments of this run."""
+        return Carriage(self)
+
     def connect(self) -> Connection:
         """Connect to the run's database as the sandbox's superuser."""
         return self.server.connect(DATABASE)
@@ -112,6 +120,14 @@ class Rehearsal:
                 )
                 self.server.create_role(MERGE, member_of=CENTRAL, settings={"session_replication_role": "replica"})
         plan, found = self.plan()
+        if self.run.is_done("central.baseline") and not self.run.same("plan", plan):
+            raise ConfigError(
+                text(
+                    pt="O perfil, o escopo ou as regras locais mudaram desde que a execução começou.",
+                    en="The profile, the scope or the local rules changed since the run began.",
+                ),
+                next_step=text(pt="Comece outra execução.", en="Start another run."),
+            )
         if not self.run.is_done("central.baseline"):
             with self.step("central.baseline", text(pt="Guardar a referência", en="Keep the baseline")):
                 with self.connect_merge() as conn:
@@ -125,7 +141,9 @@ class Rehearsal:
                 self.run.save("plan", plan)
         if not self.run.is_done("central.preflight"):
             with self.step("central.preflight", text(pt="Verificar o central", en="Check the central")):
-                self.preflight.check(self._ask("central", plan.schema))
+                self._note_version("central", plan.schema)
+                self.preflight.check(self._ask(plan, backup, plan.schema))
+        self.carriage.carry(attachments.CENTRAL, checks.CENTRAL)
         return plan, found
 
     def plan(self) -> tuple[Plan, Catalog]:
@@ -134,10 +152,11 @@ class Rehearsal:
             found = catalog.read(conn, self.profile.application.schema_)
         return planner.make_plan(found, self.profile, self.scope, self.keep), found
 
-    def version(self, schema: str) -> str | None:
-        """The application's version as the rows in `schema` say it."""
+    def _note_version(self, name: str, schema: str) -> None:
+        """Keep the application's version as the rows in `schema` say it."""
         query = self.profile.application.version
-        return None if query is None else next(iter(self._texts(schema, query)), None)
+        version = None if query is None else next(iter(self._texts(schema, query)), None)
+        self.run.note(versions={**self.run.load("run").get("versions", {}), name: version})
 
     def check(self, plan: Plan, found: Catalog, source: Source) -> Mapping[str, int]:
         """Load and check one source; return the rows of every table.
@@ -155,9 +174,10 @@ class Rehearsal:
         :raises ProofFailed: if the proof finds differences.
         """
         self._merge(plan, found, source, self.check(plan, found, source))
+        self.carriage.carry(source.number, source.name)
         if not self.run.is_done(f"source.{source.number}.proof"):
             self._list_duplicates(plan, source)
-            check_proof(self.prove_source(plan, source), self.run)
+            self.prove_source(plan, source)
 
     def _load(self, found: Catalog, source: Source) -> Mapping[str, int]:
         """Bring the source's rows into the run's database; return the rows of every table."""
@@ -199,7 +219,8 @@ class Rehearsal:
     def _check_source(self, plan: Plan, found: Catalog, source: Source, rows: Mapping[str, int]) -> None:
         name = f"source.{source.number}.preflight"
         with self.step(name, text(pt=f"Verificar {source.name}", en=f"Check {source.name}")):
-            answers = self._ask(f"source-{source.number}", check_run.BASELINE, source)
+            self._note_version(source.name, source.schema)
+            answers = self._ask(plan, source.backup, check_run.BASELINE, source)
             filled = [table for table, count in rows.items() if count]
             with self.connect() as conn:
                 coverage.check_coverage(conn, plan, found, self.profile, source.schema, filled)
@@ -230,18 +251,24 @@ class Rehearsal:
                 )
             )
 
-    def _ask(self, part: str, central: str, source: Source | None = None) -> Sequence[Reported]:
-        """Ask the checks of the central, or of one source."""
+    def _ask(self, plan: Plan, backup: Backup, central: str, source: Source | None = None) -> Sequence[Reported]:
+        """Ask the checks of the central, or of one source, and what files say of it."""
+        name, schema = (source.name, source.schema) if source is not None else (checks.CENTRAL, plan.schema)
+        number = source.number if source is not None else attachments.CENTRAL
         answers = check_run.run_checks(
             self.connect_merge,
-            [check for check in self.preflight.checks.values() if check.kind != "human"],
+            [check for check in self.preflight.checks.values() if check.asks_rows],
             central=central,
             source=source.schema if source is not None else None,
-            name=source.name if source is not None else checks.CENTRAL,
+            name=name,
             final=self.preflight.decisions.final,
             jobs=self.jobs,
         )
-        return self.preflight.report(part, answers, self.reporter)
+        written = [str(a.details["last_write"]) for a in answers if a.details.get("last_write")]
+        last = datetime.fromisoformat(max(written)) if written else None
+        files = [file_checks.age(backup, name, last), *self.carriage.survey(plan, number, schema, name)]
+        part = f"source-{number}" if number else "central"
+        return self.preflight.report(part, [*answers, *map(answer_of, files)], self.reporter)
 
     def check_merged(self, plan: Plan, sources: Sequence[int]) -> None:
         """Ask the checks of the merged base.
@@ -259,7 +286,8 @@ class Rehearsal:
             )
             reported = self.preflight.report("merged", answers, self.reporter)
             new = [answer for answer in reported if answer.state == checks.State.BLOCKED]
-        if new:
+            if not new:
+                return
             raise ProofFailed(
                 text(
                     pt=f"A unificação criou {len(new)} defeitos que nenhum dos lados tinha.",
@@ -298,20 +326,33 @@ class Rehearsal:
                 engine.set_sequences(conn, plan, found)
             else:
                 merged = engine.merge_source(
-                    conn, plan, found, source.number, source.name, rows, self.reporter.progress
+                    conn,
+                    plan,
+                    found,
+                    source.number,
+                    source.name,
+                    rows,
+                    self.reporter.progress,
+                    before_load=partial(self.carriage.decide, plan, source),
                 )
                 self.run.save(f"source-{source.number}-phases", merged.seconds)
             self.run.save(f"source-{source.number}-ledger", engine.read_ledger(conn, source.number))
 
-    def prove_source(self, plan: Plan, source: Source) -> Proof:
-        """Prove one merged source."""
+    def prove_source(self, plan: Plan, source: Source) -> None:
+        """Prove one merged source; the step is done only if the proof holds.
+
+        :raises ProofFailed: if it does not.
+        """
         with self.step(f"source.{source.number}.proof", text(pt=f"Provar {source.name}", en=f"Prove {source.name}")):
             proof = proof_source.prove_source(self.connect, plan, source.number, self.jobs, self.reporter.progress)
             self.run.save(f"source-{source.number}-proof", proof.to_dict())
-        return proof
+            check_proof(proof, self.run.folder)
 
-    def prove_central(self, plan: Plan, sources: Sequence[int]) -> Proof:
-        """Prove that the central is what it was, but for what came from the sources."""
+    def prove_central(self, plan: Plan, sources: Sequence[int]) -> None:
+        """Prove that the central is what it was, but for what came from the sources.
+
+        :raises ProofFailed: if it is not.
+        """
         with self.step("central.proof", text(pt="Provar o central", en="Prove the central")):
             proof = proof_central.prove_central(
                 self.connect,
@@ -322,7 +363,7 @@ class Rehearsal:
                 connect_owner=lambda: self.server.connect(DATABASE, CENTRAL),
             )
             self.run.save("central-proof", proof.to_dict())
-        return proof
+            check_proof(proof, self.run.folder)
 
     def _list_duplicates(self, plan: Plan, source: Source) -> None:
         if self.profile.person is not None:

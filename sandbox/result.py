@@ -20,6 +20,8 @@ from merge.language import text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from merge.errors import HomologationError
+
 DISPOSITIONS = ("inserted", "matched", "reconciled", "grouped", "excluded", "rejected")
 
 Role = Literal["central", "source"]
@@ -124,6 +126,24 @@ class DifferenceResult:
 
 
 @dataclass(frozen=True)
+class AttachmentsResult:
+    """What became of the files that one base keeps outside of its database.
+
+    :param size: bytes.
+    :param fates: files by what became of them; the sum is `files`. None is known of the central's: they stay.
+    :param missing: rows whose file was not delivered; `conflicts` rows whose file is kept beside the central's.
+    """
+
+    name: str
+    files: int
+    size: int
+    fates: Mapping[str, int]
+    rows: int
+    missing: int
+    conflicts: int
+
+
+@dataclass(frozen=True)
 class PreflightResult:
     """What one preflight check answered.
 
@@ -180,6 +200,7 @@ class RunResult:
     :param opaque: by ``table.column``, filled values in which no reference can be followed.
     :param final: whether the result was meant to go to production; if not, it is a rehearsal.
     :param preflight: what every check answered.
+    :param attachments: files outside the databases; `attachments_proof` is None if none were delivered.
     :param started: and `finished`: ISO 8601, UTC.
     """
 
@@ -200,6 +221,8 @@ class RunResult:
     differences: tuple[DifferenceResult, ...] = ()
     opaque: Mapping[str, int] = field(default_factory=dict)
     schema_differences: tuple[str, ...] = ()
+    attachments: tuple[AttachmentsResult, ...] = ()
+    attachments_proof: ProofResult | None = None
     final: bool = False
     preflight: tuple[PreflightResult, ...] = ()
     problem: Problem | None = None
@@ -207,6 +230,14 @@ class RunResult:
     started: str = ""
     finished: str = ""
     tool: str = field(default_factory=_tool_version)
+
+    @classmethod
+    def refused(cls, error: HomologationError) -> RunResult:
+        """The result where there is no run: what was asked could not even begin."""
+        nothing = Candidate(None, promotable=False, reason=error.what)
+        problem = Problem(error.what, error.evidence, error.next_step, error.details, type(error).__name__)
+        return cls("", "blocked", "sql", ServerResult(None, None), (), (), {}, nothing, problem=problem,
+                   exit_code=error.exit_code)  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """As ``result.json`` holds it."""
@@ -300,6 +331,9 @@ def _evidence(result: RunResult) -> Iterator[Check]:
         yield _ledger(source, f"{prefix}.merge" in timings)
         yield _proof(result, source.name, number, source.proof, timings.get(f"{prefix}.proof", 0.0))
     yield _proof(result, "central", None, result.central_proof, timings.get("central.proof", 0.0))
+    if result.attachments:
+        found = result.attachments_proof
+        yield _proof(result, "attachments", None, found, timings.get("attachments.proof", 0.0))
 
 
 def _ledger(source: SourceResult, merged: bool) -> Check:

@@ -70,7 +70,18 @@ class Run:
         stamp = datetime.now(UTC).astimezone().strftime("%Y%m%d-%H%M")
         name = f"{stamp}-{''.join(secrets.choice(_ALPHABET) for _ in range(4))}"
         folder = base_folder() / name
-        folder.mkdir(mode=0o700, parents=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except OSError as ex:
+            raise ConfigError(
+                text(
+                    pt=f"A pasta das execuções não pode ser usada: {base_folder()} ({ex.strerror}).",
+                    en=f"The folder of runs cannot be used: {base_folder()} ({ex.strerror}).",
+                ),
+                next_step=text(
+                    pt="Indique outra na variável HOMOLOG_RUNS.", en="Name another in the variable HOMOLOG_RUNS."
+                ),
+            ) from None
         run = cls(folder)
         run.lock()
         run.save("run", {"run_id": name, "created": _now(), "asked": asked, "done": {}})
@@ -131,6 +142,18 @@ class Run:
         file.flush()
         self._lock = file
 
+    @property
+    def is_busy(self) -> bool:
+        """True if a process has it."""
+        if self._lock is not None:
+            return True
+        try:
+            self.lock()
+        except ConfigError:
+            return True
+        self.unlock()
+        return False
+
     def unlock(self) -> None:
         """Let other processes have the run."""
         if self._lock is not None:
@@ -160,6 +183,10 @@ class Run:
         """Read ``<name>.json``."""
         return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
 
+    def same(self, name: str, content: Any) -> bool:
+        """True if ``<name>.json`` holds this content."""
+        return bool(self.load(name) == json.loads(json.dumps(_plain(content))))
+
     def has(self, name: str) -> bool:
         """True if ``<name>.json`` was written."""
         return (self.folder / f"{name}.json").exists()
@@ -188,6 +215,8 @@ class Run:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Mark a step as done when the context ends well; note its begin and end as events."""
+        if name in (done := self.done()):  # not any more, until it ends well again
+            self._update(done={step: took for step, took in done.items() if step != name})
         self.events.add(name, "begin")
         start = time.monotonic()
         try:

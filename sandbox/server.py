@@ -77,6 +77,11 @@ class Server(ABC):
     def scratch(self) -> Path:
         """A folder of the run in which small files for `tool` may be made."""
 
+    @property
+    @abstractmethod
+    def place(self) -> Path:
+        """A folder of this host on the disk where its data are or will be."""
+
     @abstractmethod
     def set_password(self, role: str) -> str:
         """Make a random password for `role`, remember it in the passfile and return it."""

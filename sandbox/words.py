@@ -236,6 +236,10 @@ def phase(name: str) -> str:
     return {
         "restore": text(pt="restaurar", en="restore"),
         "baseline": text(pt="guardar a referência", en="keep the baseline"),
+        "intake": text(pt="examinar os backups", en="inspect the backups"),
+        "sample": text(pt="criar backups sintéticos", en="make synthetic backups"),
+        "attachments": text(pt="trazer os anexos", en="bring the attachments"),
+        "checks": text(pt="verificar", en="check"),
         "preflight": text(pt="verificar", en="check"),
         "plan": text(pt="planejar", en="plan"),
         "merge": text(pt="unificar", en="merge"),
