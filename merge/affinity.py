@@ -53,6 +53,7 @@ class Names:
         self._names: list[list[Name]] = []
         self._same: dict[str, set[int]] = defaultdict(set)
         self._having: dict[str, set[int]] = defaultdict(set)
+        self._initial: dict[str, set[str]] = defaultdict(set)
         self._found: dict[str, dict[tuple[str, str], Match]] = {}
         for key, columns in keys.items():
             self.add(key, columns, [self.of_table(key[0]), self.of_column(key[1])])
@@ -77,6 +78,7 @@ class Names:
             self._names[number].append(name)
             for word in name:
                 self._having[word].add(number)
+                self._initial[word[:1]].add(word)
             self._found.clear()
 
     def of_table(self, table: str) -> Name:
@@ -93,7 +95,9 @@ class Names:
         """What the name of a column says of each key that it says anything of."""
         if column not in self._found:
             words = self.of_column(column)
-            near = {w for w in self._having for mine in words if _alike(mine, w) or mine.startswith(w)}
+            near = {
+                w for mine in words for w in self._initial.get(mine[:1], ()) if _alike(mine, w) or mine.startswith(w)
+            }
             found = {
                 self._keys[n]: max(self.compare(column, name) for name in self._names[n])
                 for n in {n for word in near for n in self._having[word]}

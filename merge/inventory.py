@@ -77,3 +77,8 @@ def matching(pattern: str, tables: Mapping[str, Collection[str]]) -> Iterator[tu
     for table in [table_pattern] if table_pattern in tables else tables:
         if fnmatchcase(table, table_pattern):
             yield from ((table, c) for c in tables[table] if fnmatchcase(c, column_pattern))
+
+
+def is_exact(pattern: str) -> bool:
+    """True if a pattern has no wildcard."""
+    return not any(sign in pattern for sign in "*?[")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from merge.domains import Domains, find_column
 from merge.errors import ConfigError
+from merge.inventory import is_exact
 from merge.language import text
 from merge.plan import ALL, Action, ColumnKind, ColumnPlan, Plan, Role, TablePlan
 from merge.scopes import Narrowing, find_scope
@@ -112,7 +113,7 @@ class _Planner:
         """
         tables, known = self.catalog.tables, self.profile.known
         for columns in self.profile.declarations:
-            for table, column in (pattern.split(".") for pattern in columns.columns if "*" not in pattern):
+            for table, column in (pattern.split(".") for pattern in columns.columns if is_exact(pattern)):
                 expected = (table in tables or columns.file) and column not in known.get(table, ())
                 if expected and find_column(self.catalog, (table, column)) is None:
                     yield columns.file, f"{columns.meaning}: {table}.{column}"
@@ -122,7 +123,7 @@ class _Planner:
                 yield reference.file, f"→ {reference.to}"
         for rule in (r for r in self.profile.rule if r.file):
             for name in rule.tables:
-                if "*" not in name and name not in tables and name not in known:
+                if is_exact(name) and name not in tables and name not in known:
                     yield rule.file, name
         person = self.profile.person
         if person is not None and person.table in tables:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from merge.inventory import matching
+from merge.inventory import is_exact, matching
 from merge.language import text
 from merge.plan import Role
 
@@ -161,7 +161,7 @@ def _columns(profile: Profile, tables: Mapping[str, Collection[str]]) -> Iterato
 
 def _targets(references: Iterable[Reference]) -> Iterator[str]:
     for reference in references:
-        if "*" in reference.to:
+        if not is_exact(reference.to):
             yield text(pt=f"{reference.to}: o alvo é uma coluna", en=f"{reference.to}: a target is one column")
 
 
@@ -188,7 +188,7 @@ def _with_exact(tables: Mapping[str, Collection[str]], declarations: Iterable[Co
     for columns in declarations:
         for pattern in columns.columns:
             table, column = pattern.split(".")
-            if not any(sign in pattern for sign in "*?["):
+            if is_exact(pattern):
                 found.setdefault(table, set()).add(column)
     return found
 

@@ -187,6 +187,8 @@ class _Search:
 
     def __init__(self, plan: Plan, catalog: Catalog, profile: Profile, schema: str, rows: Mapping[str, int]) -> None:
         self.plan, self.catalog, self.profile, self.schema, self.rows = plan, catalog, profile, schema, rows
+        columns = {name: [c.name for c in table.columns] for name, table in catalog.tables.items()}
+        self.declared = {m for said in profile.declarations for m in said.among(columns)}
         self.keys = list(self._keys())
         members = {k.member: {c for _, c in plan.domains[".".join(k.member)].members} for k in self.keys}
         self.names = Names(catalog.tables, members)
@@ -217,8 +219,7 @@ class _Search:
                 column.name in linked
                 or not (column.integer or column.base_type.startswith(_TEXTS))
                 or (original is not None and original.column(column.name) is not None)
-                or self.profile.is_value(table.name, column.name)
-                or self.profile.is_opaque(table.name, column.name)
+                or (table.name, column.name) in self.declared
             )
             if settled or planned.kind not in (ColumnKind.VERBATIM, ColumnKind.KEY):
                 continue
@@ -251,24 +252,31 @@ class _Search:
         """Look at a sample of a table's columns, and at all of its keys."""
         candidates = [c for c in self.candidates if c.table == table]
         keys = [k for k in self.keys if k.member[0] == table]
-        source: sql.Composable = sql.Identifier(self.schema, table)
-        whole = self.rows[table] <= 2 * _SAMPLE
-        percent = 100 * _SAMPLE / max(self.rows[table], 1)
-        sample = source if whole else sql.SQL("{} TABLESAMPLE SYSTEM ({}) REPEATABLE (1)").format(source, percent)
-        self._count(conn, sample, candidates)
+        source = sql.Identifier(self.schema, table)
+        self._count(conn, self._sample(table), candidates)
         if keys:
             parts = [sql.SQL("count({0}), min({0}), max({0})").format(sql.Identifier(key.member[1])) for key in keys]
             counts = iter(_row(conn, sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(parts), source)))
             for key in keys:
                 key.count, key.low, key.high = (int(next(counts) or 0) for _ in range(3))
         rare = [c for c in candidates if c.rows < _RARE and self.names.matches(c.column.name)]
-        if rare and not whole:
+        if rare and not self._is_small(table):
             parts = [sql.SQL("count({})").format(sql.Identifier(c.column.name)) for c in rare]
             counts = iter(_row(conn, sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(parts), source)))
             for candidate in [c for c in rare if next(counts) > c.rows]:
                 name = sql.Identifier(candidate.column.name)
                 filled = sql.SQL("(SELECT {0} FROM {1} WHERE {0} IS NOT NULL LIMIT {2}) s")
                 self._count(conn, filled.format(name, source, sql.Literal(_SAMPLE)), [candidate])
+
+    def _is_small(self, table: str) -> bool:
+        return self.rows[table] <= 2 * _SAMPLE
+
+    def _sample(self, table: str) -> sql.Composable:
+        """Some rows of a table, from all over it; all of a small one."""
+        source = sql.Identifier(self.schema, table)
+        if self._is_small(table):
+            return source
+        return sql.SQL("{} TABLESAMPLE SYSTEM ({}) REPEATABLE (1)").format(source, 100 * _SAMPLE / self.rows[table])
 
     @staticmethod
     def _count(conn: Connection, source: sql.Composable, candidates: Sequence[_Candidate]) -> None:
@@ -362,8 +370,34 @@ class _Search:
 
     def test(self, candidate: _Candidate, keys: Sequence[tuple[Affinity, _Key]], conn: Connection) -> None:
         """Count how many of the column's values each key has, and note the likeliest key that has them all."""
+        if not self._is_small(candidate.table) and not any(affinity for affinity, _ in keys):
+            _, distinct, counts = self._included(conn, candidate, keys, self._sample(candidate.table))
+            keys = [key for key, count in zip(keys, counts, strict=True) if count == distinct]
+            if not keys:
+                return
+        table = sql.Identifier(self.schema, candidate.table)
+        rows, distinct, counts = self._included(conn, candidate, keys, table)
+        for (affinity, key), count in zip(keys, counts, strict=True):
+            if self._convinces(conn, candidate, affinity, key, distinct, distinct - count):
+                self.found.append(
+                    Suspicion(
+                        candidate.table,
+                        candidate.column.name,
+                        ".".join(key.member),
+                        rows,
+                        distinct,
+                        distinct - count,
+                        "name" if affinity else "values",
+                        not key.fixed,
+                    )
+                )
+                return
+
+    def _included(
+        self, conn: Connection, candidate: _Candidate, keys: Sequence[tuple[Affinity, _Key]], source: sql.Composable
+    ) -> tuple[int, int, list[int]]:
+        """Rows with a value in `source`, how many values there are, and how many of them each key has."""
         name = sql.Identifier(candidate.column.name)
-        value = sql.SQL("{}::text").format(name) if candidate.is_text else name
         joins: list[sql.Composable] = []
         for number, (_, key) in enumerate(keys):
             joins.append(
@@ -376,33 +410,19 @@ class _Search:
                 )
             )
         query = sql.SQL(
-            "SELECT sum(v.n), count(*){found} FROM"
-            " (SELECT {value} AS value, count(*) AS n FROM {table} WHERE {name} IS NOT NULL GROUP BY 1) v{joins}"
+            "SELECT coalesce(sum(v.n), 0)::bigint, count(*){found} FROM"
+            " (SELECT {value} AS value, count(*) AS n FROM {source} WHERE {name} IS NOT NULL GROUP BY 1) v{joins}"
         ).format(
             found=sql.SQL("").join(
                 sql.SQL(", count({}.k)").format(sql.Identifier(f"k{number}")) for number in range(len(keys))
             ),
-            value=value,
-            table=sql.Identifier(self.schema, candidate.table),
+            value=sql.SQL("{}::text").format(name) if candidate.is_text else name,
+            source=source,
             name=name,
             joins=sql.SQL("").join(joins),
         )
-        rows, distinct, *counts = conn.execute(query).fetchone() or ()
-        for (affinity, key), count in zip(keys, counts, strict=True):
-            if self._convinces(conn, candidate, affinity, key, distinct, distinct - count):
-                self.found.append(
-                    Suspicion(
-                        candidate.table,
-                        candidate.column.name,
-                        ".".join(key.member),
-                        int(rows),
-                        distinct,
-                        distinct - count,
-                        "name" if affinity else "values",
-                        not key.fixed,
-                    )
-                )
-                return
+        rows, distinct, *counts = _row(conn, query)
+        return rows, distinct, counts
 
     def _convinces(
         self, conn: Connection, candidate: _Candidate, affinity: Affinity, key: _Key, distinct: int, missing: int
