@@ -62,6 +62,7 @@ def resume(
     run = Run.open(name)
     run.lock()
     if run.load("run").get("destroyed"):
+        run.unlock()
         raise ConfigError(
             text(
                 pt=f"Os dados da execução {run.id} foram apagados; só as evidências ficaram.",
@@ -144,6 +145,7 @@ def prove(run: Run, reporter: Reporter, *, keep_running: bool = False) -> RunRes
 
     problem = _guarded(run, check)
     if problem is not None and not isinstance(problem, MergeError | Unexpected):
+        run.unlock()
         raise problem
     return _conclude(run, reporter, problem or _together(found, run) or _stopped_by(run))
 

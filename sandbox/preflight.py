@@ -9,7 +9,6 @@ cannot.
 from __future__ import annotations
 
 import tomllib
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,7 +104,7 @@ class Preflight:
         blocking = [answer for answer in reported if answer.state == State.BLOCKED]
         if not blocking:
             return
-        details = [f"{answer} — {answer.action}" for answer in blocking]
+        details = [f"{answer}{_sides(answer)} — {answer.action}" for answer in blocking]
         details += [
             text(
                 pt=f"{answer.id}: o que bloqueia não pode ser aceito",
@@ -223,9 +222,11 @@ def load(run: Run) -> tuple[Reported, ...]:
     return tuple(Reported(**answer) for answer in found)
 
 
-def counts(reported: Iterable[Reported]) -> dict[str, int]:
-    """How many answers there are of each state."""
-    return dict(Counter(answer.state for answer in reported))
+def _sides(answer: Reported) -> str:
+    """In what the two sides differ, where that was asked."""
+    if "central" not in answer.details:
+        return ""
+    return f" [central: {answer.details['central']}; {answer.where}: {answer.details['source']}]"
 
 
 def _read(path: Path, human: Mapping[str, Check]) -> dict[str, Confirmation]:

@@ -18,7 +18,7 @@ from merge import profile
 from merge.errors import ConfigError
 from sandbox import homolog, intake, profiling
 from sandbox.console import Reporter
-from sandbox.homolog import Options
+from sandbox.options import Options, options_of
 from sandbox.runs import Run
 from sandbox.sample import PLANTED, make_samples
 from sandbox.server import ADMIN
@@ -160,7 +160,7 @@ def test_an_override_file_settles_it(runs: Path, samples: list[Path], blocked: R
     )  # fmt: skip
     run, result = homolog.start(options, Reporter())
     assert result.status == "validated"
-    assert homolog.options_of(run).overrides == (DECLARED,)
+    assert options_of(run).overrides == (DECLARED,)
     found = profiling.of_run(run, profile.load("pec", [DECLARED]), again=False)
     assert not found.without_role
     assert not {s.split(" ")[0] for s in found.suspicions["ubs"]} & PLANTED.keys()
@@ -222,9 +222,8 @@ def test_mistakes_are_told_before_anything_is_made(
     monkeypatch.setenv("HOMOLOG_RUNS", str(tmp_path / "runs"))
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[[rule]]\ntables = ["tb_x"]\n')
-    options = Options(central=samples[0], sources=(("ubs", samples[1]),), server="embedded", overrides=(wrong,))
     with pytest.raises(ConfigError) as caught:
-        homolog.start(options, Reporter())
+        Options.parse(central=str(samples[0]), sources=[f"ubs={samples[1]}"], server="embedded", overrides=(wrong,))
     assert all(d.startswith("wrong.toml: ") for d in caught.value.details)
     assert not (tmp_path / "runs").exists()
     run = Run.create()

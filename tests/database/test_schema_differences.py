@@ -11,8 +11,9 @@ from merge import profile
 from merge.errors import BlockedError, PreflightBlocked, SchemaDifference
 from sandbox import homolog, intake
 from sandbox.console import Reporter
-from sandbox.homolog import Options
-from sandbox.rehearsal import DATABASE, Rehearsal, Source, check_proof
+from sandbox.options import Options
+from sandbox.preflight import Decisions, Preflight, all_checks
+from sandbox.rehearsal import DATABASE, Rehearsal, Source
 from sandbox.runs import Run
 from sandbox.sample.make import DUMP_OPTIONS
 from sandbox.server import ADMIN
@@ -68,6 +69,18 @@ reason = "comes"
 evidence = "seen"
 """
 
+CHECKS = """
+[[check]]
+id = "B-01"
+gate = "block"
+title = { pt = "mesma versão", en = "same version" }
+meaning = { pt = "outra versão", en = "another version" }
+action = { pt = "atualize", en = "update" }
+origin = { pt = "teste", en = "test" }
+evidence = "seen"
+same = "SELECT value FROM tb_config WHERE key = 'VERSION'"
+"""
+
 OTHER_ORDER = """
 CREATE TABLE turned (note text, at date, person_id bigint NOT NULL, id bigint);
 INSERT INTO turned SELECT note, at, person_id, id FROM tb_visit;
@@ -89,7 +102,9 @@ class Difference:
 
 
 REFUSED = {
-    "another version": Difference("UPDATE tb_config SET value = '5.5.29' WHERE key = 'VERSION'", ("5.5.28", "5.5.29")),
+    "another version": Difference(
+        "UPDATE tb_config SET value = '5.5.29' WHERE key = 'VERSION'", ("5.5.28", "5.5.29"), PreflightBlocked
+    ),
     "extra column": Difference("ALTER TABLE tb_person ADD extra text DEFAULT 'x'", ("column: tb_person.extra",)),
     "extra column without values": Difference("ALTER TABLE tb_person ADD extra text", ("column: tb_person.extra",)),
     "missing column": Difference("ALTER TABLE tb_visit DROP note", ("column: tb_visit.note",)),
@@ -178,6 +193,7 @@ def _dump(server: Server, path: Path, name: str, change: str, options: tuple[str
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("differences")
     (made / "small.toml").write_text(PROFILE)
+    (made / "small.checks.toml").write_text(CHECKS)
     return made
 
 
@@ -192,7 +208,9 @@ def rehearsal(server: Server, folder: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HOMOLOG_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("HOMOLOG_LANG", "en")
     run = Run.create()
-    yield Rehearsal(run, Reporter(), server, profile.load(folder / "small.toml"), 2)
+    name = str(folder / "small.toml")
+    asked = Preflight(run, all_checks(name), Decisions())
+    yield Rehearsal(run, Reporter(), server, profile.load(name), 2, asked)
     run.unlock()
     server.drop_database(DATABASE)
     server.drop_database("source_1")
@@ -241,7 +259,7 @@ def test_merged_whole_where_it_does_not_matter(
     difference = HARMLESS[name]
     plan, found = rehearsal.prepare_central(central)
     rehearsal.merge(plan, found, _source(server, tmp_path, difference))
-    check_proof(rehearsal.prove_central(plan, [1]), rehearsal.run)
+    rehearsal.prove_central(plan, [1])
     kept = rehearsal.run.load("source-1-schema")["differences"]
     assert kept
     assert all(d["harmless"] and d["reason"] for d in kept)
@@ -283,4 +301,4 @@ def test_a_whole_run_ends_with_exit_code_4(
     assert (result.status, result.exit_code) == ("blocked", 4)
     assert result.problem is not None
     assert len(result.problem.details) == 4
-    assert sum(result.sources[0].dispositions.values()) == 0  # type: ignore[union-attr]
+    assert result.sources[0].dispositions is None

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from merge import profile, scopes
-from sandbox.homolog import Options
+from sandbox.options import Options
 from sandbox.sample.fill import create_schema, fill
 from sandbox.sample.make import DUMP_OPTIONS
 from sandbox.sample.overlap import world
@@ -40,6 +40,7 @@ PLANTS = {
         UPDATE tb_prof SET nu_cpf = '7' || lpad(co_seq_prof::text, 10, '0'),
                nu_cns = '7' || lpad(co_seq_prof::text, 14, '0')
          WHERE co_seq_prof % 2 = 0;
+        UPDATE tb_prof_historico_cns h SET nu_cns = p.nu_cns FROM tb_prof p WHERE p.co_seq_prof = h.co_prof;
     """,
     "ubs": """
         UPDATE tb_cidadao_vinculacao_equipe SET co_lotacao_cadastrante_pec = NULL WHERE co_cidadao % 4 = 0;

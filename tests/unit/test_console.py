@@ -141,11 +141,13 @@ def test_status_lists_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     with run.step("central.restore"):
         pass
     Reporter().status(Run.all())
+    assert capsys.readouterr().out.splitlines()[1].split() == [run.id, "1", "em", "curso", "—"]
+    run.unlock()
+    Reporter().status(Run.all())
     assert capsys.readouterr().out.splitlines()[1].split() == [run.id, "1", "interrompida", "—"]
     run.save("result", build_result().to_dict())
     Reporter(as_json=True).status(Run.all())
     assert json.loads(capsys.readouterr().out)[0]["run_id"] == run.id
-    run.unlock()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
