@@ -308,7 +308,7 @@ def handover(c: Context, run: str = "") -> None:
     """Write what each source's people must make again in the central, or know; print where it is."""
     found = Run.open(run)
     found.lock()
-    print(homolog.hand_over(found, console.Reporter()))  # noqa: T201
+    print(homolog.hand_over(found, console.Reporter(as_json=True)))  # noqa: T201 (the path, and nothing else)
 
 
 @task(help=_RUN_HELP)

@@ -10,16 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import psycopg
 import pytest
 
 from sandbox.sample import make_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sandbox.server import Server
 
@@ -141,8 +143,6 @@ def test_prove_again_and_destroy(samples: list[Path], tmp_path: Path) -> None:
     assert _invoke(runs, "prove").returncode == 0
     dsn = _invoke(runs, "dsn")
     assert dsn.returncode == 0
-    import psycopg
-
     with psycopg.connect(dsn.stdout.strip().splitlines()[-1]) as conn:
         conn.execute("UPDATE tb_cidadao SET nu_area = '9' WHERE co_seq_cidadao = 1")
     proof = _invoke(runs, "prove")
@@ -211,6 +211,110 @@ def test_two_processes_on_one_run_are_refused(samples: list[Path], tmp_path: Pat
         assert f"pid {os.getpid()}" in refused.stderr
     finally:
         run.unlock()
+
+
+def test_a_failed_proof_stays_failed(samples: list[Path], tmp_path: Path) -> None:
+    """However often it is resumed or proved, a run whose proof found something is never called validated."""
+    runs = tmp_path / "runs"
+    assert _homolog(runs, samples, "--keep-running").returncode == 0
+    (run,) = runs.iterdir()
+    with _connected(runs) as conn:
+        conn.execute("UPDATE tb_cidadao SET nu_area = '9' WHERE co_seq_cidadao = 1")
+        conn.execute("DELETE FROM rl_atend_proced WHERE co_seq_atend_proced = (SELECT max(co_seq_atend_proced) FROM"
+                     " rl_atend_proced)")  # fmt: skip
+    for attempt in (("prove", "--json"), ("homolog", "--resume", run.name, "--json"), ("prove", "--json")):
+        done = _invoke(runs, *attempt)
+        assert done.returncode == 6, attempt
+        said = json.loads(done.stdout)
+        assert said == _result(runs)
+        assert said["status"] == "different"
+        assert said["central_proof"]["differences"] >= 1
+        assert said["sources"][0]["proof"]["differences"] >= 1
+        assert said["problem"]["evidence"].endswith("support-bundle.zip")
+        assert (run / "support-bundle.zip").exists()
+    assert _invoke(runs, "destroy", "--run", run.name, "--yes").returncode == 0
+    again = _invoke(runs, "homolog", "--resume", run.name)
+    assert again.returncode == 2
+    assert _result(runs)["status"] == "different"
+    assert not _servers(runs)
+
+
+@contextmanager
+def _connected(runs: Path) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection to the merged database of the only run."""
+    dsn = _invoke(runs, "dsn").stdout.strip().splitlines()[-1]
+    with psycopg.connect(dsn) as conn:
+        yield conn
+
+
+def test_a_validated_run_is_not_done_again(undisturbed: Path) -> None:
+    """`--resume` of a run that is validated gives its result, and starts nothing."""
+    (run,) = undisturbed.iterdir()
+    before = (run / "result.json").read_bytes()
+    done = _invoke(undisturbed, "homolog", "--resume", run.name, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == json.loads(before)
+    assert (run / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_what_ends_a_run_stops_its_server(samples: list[Path], tmp_path: Path, sign: int) -> None:
+    """A closed window or a stopped job leaves no server; the user is told how to go on, and can."""
+    runs = tmp_path / "runs"
+    central, source = samples
+    process = subprocess.Popen(
+        _command("--central", central, "--source", f"ubs={source}", "--server", "embedded"),
+        cwd=ROOT, env=_environment(runs), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    _until(lambda: any("central.restore" in p.read_text() for p in runs.glob("*/events.jsonl")))
+    time.sleep(0.5)
+    refused = _invoke(runs, "stop")
+    assert refused.returncode == 2
+    assert f"pid {process.pid}" in refused.stderr
+    process.send_signal(sign)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    (run,) = runs.iterdir()
+    assert f"invoke homolog --resume {run.name}" in errors
+    assert not _servers(runs)
+    assert _invoke(runs, "destroy", "--run", run.name, "--yes").returncode == 0
+
+
+def _until(done: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--scale", "0"), "--scale"),
+        (("--jobs", "-1"), "--jobs"),
+        (("--server", "somewhere"), "--server"),
+        (("--profile", "unknown"), "unknown"),
+        (("--accept", "Z-99", "--reason", "because"), "Z-99"),
+        (("--accept", "B-14"), "B-14"),
+        (("--central", "CENTRAL"), "--source"),
+        (("--central", "CENTRAL", "--source", "central=SOURCE"), "central"),
+        (("--central", "CENTRAL", "--source", "../x=SOURCE"), "../x"),
+        (("--central", "CENTRAL", "--source", "a=SOURCE", "--attachments", "b=."), "b"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(
+    samples: list[Path], tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    """Exit code 2, JSON and JUnit for those who read them, and no run."""
+    runs = tmp_path / "runs"
+    words = [w.replace("CENTRAL", str(samples[0])).replace("SOURCE", str(samples[1])) for w in arguments]
+    done = _invoke(runs, "homolog", *words, "--json", "--junit", tmp_path / "junit.xml")
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    result = json.loads(done.stdout)
+    assert (result["status"], result["exit_code"]) == ("blocked", 2)
+    assert b"<failure" in (tmp_path / "junit.xml").read_bytes()
+    assert not runs.exists()
 
 
 def test_bad_backups_leave_nothing(samples: list[Path], tmp_path: Path) -> None:

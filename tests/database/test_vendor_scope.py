@@ -47,6 +47,7 @@ PLANTS = {
         UPDATE tb_agendado SET dt_agendado = current_date + 30 WHERE co_seq_agendado % 5 = 0;
         UPDATE tb_config_agenda_fechamento SET dt_fim = current_date + 20;
         INSERT INTO tb_periodo_ausencia VALUES (1);
+        UPDATE tb_prof SET ds_email = NULL WHERE co_seq_prof % 3 = 0;
     """,
 }
 
