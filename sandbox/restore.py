@@ -121,7 +121,7 @@ def restore_into(
         schemas = _create_extensions(server, backup, database, owner)
     if backup.format == "plain":
         return replay(server, backup, database, owner, content, on_progress)
-    archive = archives.read(backup.readable, decompress=False)
+    archive = archives.read(backup.readable)
     entries = [e for e in archive if _is_wanted(e, content, schemas)]
     options = ["--no-owner", "--no-privileges", "--no-tablespaces", "--exit-on-error"]
     if content is Content.SCHEMA:

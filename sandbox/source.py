@@ -299,7 +299,7 @@ def _streams(server: Server, backup: Backup, schema: str, jobs: int, progress: L
     if backup.format == "plain":
         progress.expect({}, backup.readable.stat().st_size)
         return [lambda load, conn: _load_blocks(load, conn, read_chunks(backup.readable))]
-    archive = archives.read(backup.readable, decompress=False)
+    archive = archives.read(backup.readable)
     entries = [e for e in archive if e.is_table_data and e.namespace == schema]
     progress.expect({e.tag: e.size for e in entries})
     if archive.format == "tar":  # can only be read in its own order
