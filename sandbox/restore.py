@@ -116,6 +116,19 @@ def restore_into(
     on_progress: OnProgress | None = None,
 ) -> list[str]:
     """Restore what is wanted of a backup into a database that is empty; return what it states about the database."""
+    with restore_errors.evidence_is(backup):
+        return _restore_into(server, backup, database, owner, content, jobs, on_progress)
+
+
+def _restore_into(
+    server: Server,
+    backup: Backup,
+    database: str,
+    owner: str,
+    content: Content,
+    jobs: int,
+    on_progress: OnProgress | None,
+) -> list[str]:
     schemas: set[str] = set()
     if content is not Content.LARGE_OBJECTS:
         schemas = _create_extensions(server, backup, database, owner)

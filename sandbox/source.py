@@ -106,7 +106,7 @@ def load_source(
     started = time.monotonic()
     check_server(backup, server.major)
     route = route or ("restore" if backup.inserts else "copy")
-    with _session(server, target) as conn:
+    with restore_errors.evidence_is(backup), _session(server, target) as conn:
         conn.execute("CREATE SCHEMA IF NOT EXISTS homolog")
         conn.execute(_LOADED.encode())
         if (done := _read_loaded(conn, number)) is not None:
@@ -321,8 +321,8 @@ def _stream(server: Server, backup: Backup, entries: list[Entry], place: int) ->
             try:
                 with command.stream() as chunks:
                     _load_blocks(load, conn, chunks)
-            except Truncated:
-                raise archives.corrupt(text(pt="dados", en="data")) from None
+            except Truncated as ex:  # pg_restore has stopped: it could not read on
+                raise archives.truncated(list(ex.details)) from None
             except CommandFailed as ex:
                 raise restore_errors.of_tool(ex, backup.name) from None
         missing = [e.tag for e in entries if e.tag not in load.rows]

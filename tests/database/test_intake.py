@@ -20,10 +20,10 @@ from merge.errors import BackupError
 from sandbox import archive as archives
 from sandbox import order
 from sandbox.intake import check_server, inspect, inspect_all
-from tests.fix_backup import ALL_FORMS, FORMS, Backups
+from tests.fix_backup import ALL_FORMS, FORMS, Backups, flipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 FORMATS = {"raw": "custom", "create": "plain", "inserts": "custom", "plain-inserts": "plain"}
@@ -140,25 +140,6 @@ def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
     for name in ("pipe", "link"):
         refuse(tmp_path / name, says="dispositivo")
     assert order.find([tmp_path / "pipe"]) == [tmp_path / "pipe"]
-
-
-def flipped(path: Path, target: Path) -> Iterator[Path]:
-    """Copies of a backup, each with another byte of its compressed data changed."""
-    if path.is_dir():
-        for file in sorted(path.glob("*.gz")):
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(path, target)
-            raw = bytearray(file.read_bytes())
-            raw[len(raw) // 2] ^= 0x55
-            (target / file.name).write_bytes(raw)
-            yield target
-        return
-    whole = path.read_bytes()
-    for entry in archives.read(path):
-        if entry.size > 200 and entry.offset is not None:
-            for place in (entry.offset + 40, entry.offset + entry.size // 2, entry.offset + entry.size - 8):
-                target.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-                yield target
 
 
 @pytest.mark.parametrize("form", ["custom", "directory"])

@@ -1,0 +1,52 @@
+"""What a sandbox's server may write to its log: that something went wrong, when and where, and nothing of any row.
+
+PostgreSQL's messages quote values (``invalid input syntax for type integer: "..."``), and what a function raises may be
+any text; there is no setting that leaves them out and keeps the rest. So all that the server says goes through this
+filter before it gets to a disk. Of a session's lines it keeps time, process, SQLSTATE, role, database and level, and
+drops the message. Of the server's own processes it keeps what ends them, and messages of a few kinds, which tell of
+crashes, disks and starts; the others' are dropped too, for parallel workers speak like them, and say what sessions say.
+
+Where there is no such filter (other systems than Linux), the server logs nothing below FATAL.
+"""
+
+from __future__ import annotations
+
+SETTINGS = {"log_min_messages": "error", "log_line_prefix": "%m,%p,%e,%q%u,%d,"}
+"""Settings of a server whose log is filtered. The prefix needs no quotes in a shell."""
+
+_STAMP = r"[0-9-]{10} [0-9:.]{12} UTC,[0-9]+,[0-9A-Z]{5},"
+_WHO = r"[]a-z0-9_[]*,[]a-z0-9_[]*,"
+_LEVEL = r"[A-Z]+[0-9]?:  "
+_KEPT = "|".join(
+    (
+        "background worker ",
+        "database system ",
+        "starting PostgreSQL ",
+        "listening on ",
+        "received .* shutdown request",
+        "shutting down",
+        "aborting any active transactions",
+        "all server processes terminated",
+        "terminating any other active server processes",
+        "server process .* (exited|was terminated)",
+        "[a-z ]+ process .* (exited|was terminated)",
+        "redo ",
+        "invalid record length",
+        "checkpoint ",
+        "out of memory",
+        "could not ",
+    )
+)
+
+FILTER = f"""
+/^{_STAMP}((FATAL|PANIC):  |LOG:  ({_KEPT}))/ {{
+p
+d
+}}
+s/^({_STAMP}({_WHO})?{_LEVEL}).*/\\1***/p
+1,9 {{
+/^([^ ]*postgres: |FATAL:  |LOG:  )/p
+}}
+"""
+"""A script for ``sed -E -n -u``. Lines without a prefix are kept at the start only, when the server reads its settings
+and there is no session; later they are parts of messages, or end in another's line."""
