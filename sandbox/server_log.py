@@ -11,6 +11,11 @@ Where there is no such filter (other systems than Linux), the server logs nothin
 
 from __future__ import annotations
 
+import sys
+
+IS_FILTERED = sys.platform == "linux"
+"""Whether a server on this host gets the filter."""
+
 SETTINGS = {"log_min_messages": "error", "log_line_prefix": "%m,%p,%e,%q%u,%d,"}
 """Settings of a server whose log is filtered. The prefix needs no quotes in a shell."""
 
@@ -50,3 +55,31 @@ s/^({_STAMP}({_WHO})?{_LEVEL}).*/\\1***/p
 """
 """A script for ``sed -E -n -u``. Lines without a prefix are kept at the start only, when the server reads its settings
 and there is no session; later they are parts of messages, or end in another's line."""
+
+START = """
+umask 077
+filter=$1 pipe=$2 log=$3
+shift 3
+command -v sed > /dev/null || exit
+rm -f "$pipe"
+mkfifo "$pipe" || exit
+(sed -E -n -u "$filter" < "$pipe" >> "$log" 2> /dev/null &)
+exec 3> "$pipe"
+"$@" 3>&-
+code=$?
+rm -f "$pipe"
+exit $code
+"""
+"""A script for ``sh -c``: begins to filter a pipe into a log, and runs a program that lets a server write to the pipe.
+
+The filter ends with the server, whoever else has ended. While the pipe is held open here neither waits for the other
+in vain."""
+
+EXEC = """
+set -eu
+mkfifo -m 600 /tmp/log
+(sed -E -n -u "$0" < /tmp/log 2> /dev/null &)
+exec > /tmp/log 2>&1
+exec "$@"
+"""
+"""A script for ``bash -c`` in a container: begins to filter into the container's log, and becomes the server."""
