@@ -307,7 +307,7 @@ class DockerServer(ThrowawayServer):
         }
         client.containers.run(
             self._state()["image"],
-            entrypoint=["bash", "-c", server_log.EXEC, server_log.FILTER],
+            entrypoint=["bash", "-c", server_log.CONTAINER, server_log.FILTER],
             command=[f"{self._bin}/postgres", "-D", _DATA, *tuning.flags(settings)],
             name=self._name("postgres"),
             user=self._state()["user"],

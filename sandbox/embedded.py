@@ -134,8 +134,8 @@ class EmbeddedServer(ThrowawayServer):
         return str(path)
 
     def logs(self) -> list[Path]:
-        """The server's log, if it was ever started."""
-        return [self._log] if self._log.is_file() else []
+        """The server's log, if it was ever started; no link to another file, which its user could make."""
+        return [self._log] if self._log.is_file() and not self._log.is_symlink() else []
 
     # Where things are
 

@@ -200,9 +200,13 @@ class _Whole:
 
 
 def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-    return path.stat().st_size if path.is_file() else 0
+    """Bytes of a file or folder; 0 of what cannot be looked at, which `inspect` will tell."""
+    try:
+        if path.is_dir():
+            return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def check_server(backup: Backup, major: int) -> None:

@@ -75,11 +75,19 @@ exit $code
 The filter ends with the server, whoever else has ended. While the pipe is held open here neither waits for the other
 in vain."""
 
-EXEC = """
-set -eu
-mkfifo -m 600 /tmp/log
-(sed -E -n -u "$0" < /tmp/log 2> /dev/null &)
-exec > /tmp/log 2>&1
-exec "$@"
+CONTAINER = """
+mkfifo -m 600 /tmp/log || exit
+sed -E -n -u "$0" < /tmp/log 2> /dev/null &
+"$@" > /tmp/log 2>&1 &
+server=$!
+trap 'kill -INT "$server"' INT
+code=0
+wait "$server" || code=$?
+while kill -0 "$server" 2> /dev/null; do code=0; wait "$server" || code=$?; done
+if [ "$code" = 130 ]; then code=0; wait "$server" || code=$?; fi
+wait
+exit "$code"
 """
-"""A script for ``bash -c`` in a container: begins to filter into the container's log, and becomes the server."""
+"""A script for ``bash -c`` in a container: runs a server and filters what it says into the container's log, to the end.
+
+Passes SIGINT on, and exits as the server does. A ``wait`` that a signal has ended (130) says nothing of the server."""

@@ -351,6 +351,7 @@ def test_the_log_tells_of_errors_and_of_no_row(make_docker_server: MakeServer) -
     text = said("was not properly shut down")
     assert text.count(line) == 2
     assert "was not properly shut down" in text
+    assert "database system is shut down" in text  # to its last word
     assert [path.stat().st_mode & 0o777 for path in server.logs()] == [0o600, 0o600]
     server.destroy()
     assert server.logs() == []
