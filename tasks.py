@@ -17,6 +17,7 @@ from merge.errors import ConfigError, HomologationError
 from merge.language import text
 from merge.profile import load as load_profile
 from sandbox import console, homolog, intake_show, order, profiling, runs
+from sandbox import leftovers as leftover
 from sandbox.embedded import EmbeddedServer
 from sandbox.options import Options, accepted_of, options_of
 from sandbox.rehearsal import DATABASE
@@ -220,7 +221,7 @@ def sample(
     """Make synthetic backups of a central and its sources: no real person is in them."""
     reporter = console.Reporter()
     with tempfile.TemporaryDirectory() as scratch:
-        server = EmbeddedServer(Path(scratch) / "server", major=major)
+        server = EmbeddedServer(Path(scratch) / "server", major=major, exact=True)
         try:
             server.start()
             with reporter.step(text(pt="Criar backups sintéticos", en="Make synthetic backups")):
@@ -278,7 +279,16 @@ def show_profile(
 @_exit_codes
 def status(c: Context, run: str = "", json: bool = False) -> None:
     """Show all runs, or what one has done."""
-    console.Reporter(as_json=json).status([Run.open(run)] if run else Run.all())
+    reporter = console.Reporter(as_json=json)
+    reporter.status([Run.open(run)] if run else Run.all())
+    if not run and (left := leftover.find(known.id for known in Run.all())):
+        many = len(left)
+        reporter.warn(
+            text(
+                pt=f"Há {many} restos de execuções cujas pastas sumiram: invoke destroy --leftovers",
+                en=f"There are {many} leftovers of runs whose folders are gone: invoke destroy --leftovers",
+            )
+        )
 
 
 @task(
@@ -325,23 +335,47 @@ def stop(c: Context, run: str = "") -> None:
     homolog.stop(Run.open(run))
 
 
-@task(help={"run": "run id, or part of it", "yes": "do not ask"})
+@task(
+    positional=["run"],
+    help={
+        "run": "run id, or part of it",
+        "leftovers": "remove what runs left whose folders are gone, instead of a run",
+        "yes": "do not ask",
+    }
+)
 @_exit_codes
-def destroy(c: Context, run: str, yes: bool = False) -> None:
+def destroy(c: Context, run: str = "", leftovers: bool = False, yes: bool = False) -> None:
     """Remove the server and all data of a run; what it found out stays."""
+    reporter = console.Reporter()
+    if leftovers:
+        left = leftover.find(known.id for known in Run.all())
+        for one in left:
+            reporter.note(f"{one.kind} {one.name} ({one.folder})")
+        question = text(pt=f"Apagar {len(left)} restos?", en=f"Remove {len(left)} leftovers?")
+        if left and _agreed(reporter, question, yes):
+            leftover.remove(left)
+        return
+    if not run:
+        raise ConfigError(
+            text(pt="Indique a execução: invoke destroy EXECUÇÃO.", en="Name the run: invoke destroy RUN.")
+        )
     found = Run.open(run)
     found.lock()
-    question = text(pt=f"Apagar os dados de {found.id}? [s/N]", en=f"Remove the data of {found.id}? [y/N]")
-    reporter = console.Reporter()
-    if not yes and reporter.ask(question, ">")[:1].lower() not in ("s", "y"):
-        raise Exit(text(pt="Nada foi apagado (--yes não pergunta).", en="Nothing was removed (--yes does not ask)."), 1)
-    homolog.destroy(found)
-    reporter.note(
-        text(
-            pt=f"Os dados de {found.id} foram apagados; as evidências ficam em {found.folder}.",
-            en=f"The data of {found.id} were removed; the evidence stays in {found.folder}.",
+    if _agreed(reporter, text(pt=f"Apagar os dados de {found.id}?", en=f"Remove the data of {found.id}?"), yes):
+        homolog.destroy(found)
+        reporter.note(
+            text(
+                pt=f"Os dados de {found.id} foram apagados; as evidências ficam em {found.folder}.",
+                en=f"The data of {found.id} were removed; the evidence stays in {found.folder}.",
+            )
         )
-    )
+
+
+def _agreed(reporter: console.Reporter, question: str, yes: bool) -> bool:
+    """True if the user agrees; where there is nobody to ask, only ``--yes`` does."""
+    if yes or reporter.ask(question, text(pt="[s/N]", en="[y/N]"))[:1].lower() in ("s", "y"):
+        return True
+    raise Exit(text(pt="Nada foi apagado (--yes não pergunta).", en="Nothing was removed (--yes does not ask)."), 1)
 
 
 @task(help={"arguments": "more arguments for pytest"})

@@ -1,8 +1,8 @@
 """The table of contents of a pg_dump archive: custom (``PGDMP``), directory (``toc.dat``) or tar.
 
 Read here, not by `pg_restore -l`, so that a file can be judged before any server or program is there, and to know how
-many bytes each table takes. The layout is that of ReadHead() and ReadToc() of PostgreSQL, versions 1.12 (PostgreSQL
-9.0) to 1.16 (PostgreSQL 17 and 18).
+many bytes each table takes. What is in the data is for `sandbox.archive_data`. The layout is that of ReadHead() and
+ReadToc() of PostgreSQL, versions 1.12 (PostgreSQL 9.0) to 1.16 (PostgreSQL 17 and 18).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-import zlib
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from merge.errors import BackupError
 from merge.language import text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 MAGIC = b"PGDMP"
@@ -32,8 +31,7 @@ _BLOCK_DATA, _BLOCK_BLOBS = 1, 3
 _LONGEST_STRING = 1 << 30
 _MOST_ENTRIES = 10_000_000
 _SUFFIXES = ("", ".gz", ".lz4", ".zst")
-_BY_SUFFIX = {".gz": "gzip", ".lz4": "lz4", ".zst": "zstd"}
-_PIECE, _LONGEST_PIECE = 1 << 18, 1 << 22
+_PIECE = 1 << 18
 
 LARGE_OBJECTS = frozenset({"BLOB", "BLOBS", "BLOB METADATA", "BLOB COMMENTS"})
 """What entries of large objects are called; BLOBS holds their content."""
@@ -96,40 +94,24 @@ class Archive:
         return iter(self.entries)
 
 
-def read(path: Path, *, decompress: bool = True) -> Archive:
-    """Read the table of contents and check that all data it tells of are there, to the last byte.
-
-    Data are passed over, not decompressed; those of a directory are decompressed, because a file of its own does not
-    tell where it should end.
+def read(path: Path) -> Archive:
+    """Read the table of contents and check that all data it tells of are there, to the last byte; they are passed over.
 
     :param path: a custom or tar file, or a directory.
-    :param decompress: False to take the files of a directory as they are.
-    :raises BackupError: truncated, corrupt, or of a version that no known pg_restore reads.
+    :raises BackupError: truncated, of another form, or of a version that no known pg_restore reads.
     """
     if path.is_dir():
-        with (path / "toc.dat").open("rb") as file:
-            archive = _read_toc(_Reader(file, (path / "toc.dat").stat().st_size), "directory")
-        return _with_sizes(archive, {e.file: _check_file(path, e, decompress) for e in archive if e.file})
+        toc = path / "toc.dat"
+        with toc.open("rb") as file:
+            archive = read_toc(Reader(file, toc.stat().st_size), "directory")
+        return with_sizes(archive, {e.file: find_file(path, e.file).stat().st_size for e in archive if e.file})
     with path.open("rb") as file:
-        end = path.stat().st_size
-        if file.read(len(MAGIC)) == MAGIC:
-            file.seek(0)
-            reader = _Reader(file, end)
-            archive = _read_toc(reader, "custom")
-            return _walk_blocks(reader, archive)
-        members = dict(_walk_tar(file, end))
-        if "toc.dat" not in members:
-            raise corrupt("toc.dat")
-        start, size = members["toc.dat"]
-        file.seek(start)
-        archive = _read_toc(_Reader(io.BytesIO(file.read(size)), size), "tar")
-        sizes = {name: size for name, (_, size) in members.items()}
-        for entry in archive:
-            if entry.desc == "BLOBS":  # names a file that is not there: its list has a name of its own
-                found = sizes.get(f"blobs_{entry.dump_id}.toc", sizes.get("blobs.toc"))
-                if found is not None:
-                    sizes[entry.file] = found
-        return _with_sizes(archive, sizes)
+        reader = Reader(file, path.stat().st_size)
+        custom = file.read(len(MAGIC)) == MAGIC
+        file.seek(0)
+        if not custom:
+            return _read_tar(reader)
+        return walk_blocks(reader, read_toc(reader, "custom"), lambda _: _skip_chunks(reader))
 
 
 def is_custom(head: bytes) -> bool:
@@ -140,50 +122,69 @@ def is_custom(head: bytes) -> bool:
     return len(head) <= _FORMAT_AT or head[_FORMAT_AT] == _CUSTOM
 
 
-class _Reader:
-    """Numbers and strings as pg_dump writes them."""
+class Reader:
+    """Numbers and strings as pg_dump writes them, from a file of `end` bytes that is read in its own order.
+
+    :raises BackupError: from every method, if the file ends before or holds something else.
+    """
 
     def __init__(self, file: IO[bytes], end: int) -> None:
         self.file = file
         self.end = end
+        self.position = 0
         self.int_size = 4
         self.offset_size = 8
 
-    def bytes(self, count: int) -> bytes:
+    def read(self, count: int) -> bytes:
+        """So many bytes."""
         got = self.file.read(count)
         if len(got) != count:
             raise truncated()
+        self.position += count
         return got
 
     def byte(self) -> int:
-        return self.bytes(1)[0]
+        """One byte as a number."""
+        return self.read(1)[0]
 
     def number(self) -> int:
-        raw = self.bytes(1 + self.int_size)
+        """A number with its sign."""
+        raw = self.read(1 + self.int_size)
         if raw[0] > 1:
             raise corrupt(text(pt="sumário", en="table of contents"))
         value = int.from_bytes(raw[1:], "little")
         return -value if raw[0] else value
 
     def string(self) -> str | None:
+        """A string; None is not the empty one."""
         length = self.number()
         if length < 0:
             return None
         if length > _LONGEST_STRING:
             raise corrupt(text(pt="sumário", en="table of contents"))
-        return self.bytes(length).decode("utf-8", errors="replace")
+        return self.read(length).decode("utf-8", errors="replace")
+
+    def pieces(self, count: int) -> Iterator[bytes]:
+        """So many bytes, a part at a time."""
+        for start in range(0, count, _PIECE):
+            yield self.read(min(_PIECE, count - start))
 
     def skip(self, count: int) -> None:
-        position = self.file.tell() + count
-        if position > self.end:
+        """Pass over so many bytes."""
+        if self.position + count > self.end:
             raise truncated()
-        self.file.seek(position)
+        if self.file.seekable():
+            self.position = self.file.seek(self.position + count)
+        else:
+            for _ in self.pieces(count):
+                pass
 
 
-def _read_toc(reader: _Reader, wanted: str) -> Archive:
-    if reader.bytes(len(MAGIC)) != MAGIC:
+def read_toc(reader: Reader, wanted: str) -> Archive:
+    """Read the table of contents of a ``custom``, ``directory`` or ``tar`` archive."""
+    if reader.read(len(MAGIC)) != MAGIC:
         raise corrupt("toc.dat")
-    major, minor, _ = reader.bytes(3)
+    major, minor, _ = reader.read(3)
     version = (major, minor)
     if not OLDEST <= version <= NEWEST:
         raise BackupError(
@@ -196,7 +197,7 @@ def _read_toc(reader: _Reader, wanted: str) -> Archive:
                 en="Take the backup again with the pg_dump of the PostgreSQL server's own version.",
             ),
         )
-    reader.int_size, reader.offset_size = reader.bytes(2)
+    reader.int_size, reader.offset_size = reader.read(2)
     formats = (_CUSTOM,) if wanted == "custom" else (_TAR, _DIRECTORY)
     if reader.int_size not in (4, 8) or reader.offset_size not in (4, 8) or reader.byte() not in formats:
         raise corrupt(text(pt="cabeçalho", en="header"))
@@ -225,7 +226,7 @@ def _read_toc(reader: _Reader, wanted: str) -> Archive:
     )
 
 
-def _read_entry(reader: _Reader, version: tuple[int, int], wanted: str) -> Entry:
+def _read_entry(reader: Reader, version: tuple[int, int], wanted: str) -> Entry:
     dump_id = reader.number()
     has_data = reader.number() != 0
     reader.string(), reader.string()  # object's table and OID
@@ -245,7 +246,7 @@ def _read_entry(reader: _Reader, version: tuple[int, int], wanted: str) -> Entry
     offset, file = None, ""
     if wanted == "custom":
         state = reader.byte()
-        place = int.from_bytes(reader.bytes(reader.offset_size), "little")
+        place = int.from_bytes(reader.read(reader.offset_size), "little")
         offset = place if state == 2 else None
     else:
         file = reader.string() or ""
@@ -267,142 +268,96 @@ def _encoding(entries: tuple[Entry, ...]) -> str:
 # Data
 
 
-def _walk_blocks(reader: _Reader, archive: Archive) -> Archive:
-    """Go through the data of a custom archive by the lengths of its chunks."""
+def walk_blocks(reader: Reader, archive: Archive, take: Callable[[Entry], None]) -> Archive:
+    """Go through the data of a custom archive, and return it with the sizes of its entries.
+
+    :param reader: behind the table of contents.
+    :param take: reads the `chunks` of one table, or of one large object, to their end.
+    """
+    entries = {entry.dump_id: entry for entry in archive}
     sizes: dict[int, int] = {}
-    while True:
-        start = reader.file.tell()
-        if start == reader.end:
-            break
+    while (start := reader.position) != reader.end:
         kind, dump_id = reader.byte(), reader.number()
-        if kind == _BLOCK_DATA:
-            _skip_chunks(reader)
-        elif kind == _BLOCK_BLOBS:
-            while reader.number() != 0:
-                _skip_chunks(reader)
-        else:
+        if kind not in (_BLOCK_DATA, _BLOCK_BLOBS) or dump_id not in entries:
             raise corrupt(text(pt="dados", en="data"))
-        sizes[dump_id] = reader.file.tell() - start
-    missing = [e for e in archive if e.has_data and e.dump_id not in sizes]
-    if missing:
+        if kind == _BLOCK_DATA:
+            take(entries[dump_id])
+        else:
+            while reader.number() != 0:
+                take(entries[dump_id])
+        sizes[dump_id] = reader.position - start
+    if any(e.has_data and e.dump_id not in sizes for e in archive):
         raise truncated()
     return replace(
         archive, entries=tuple(replace(e, size=sizes[e.dump_id]) if e.has_data else e for e in archive)
     )  # fmt: skip
 
 
-def rows(path: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-    """The data of every table of an archive, decompressed, as `read` has found them to be there.
-
-    :raises BackupError: compressed with what Python does not decompress (lz4, zstd), or corrupt.
-    """
-    if path.is_dir():
-        return _rows_of_directory(path)
-    with path.open("rb") as file:
-        return _rows_of_custom(path) if file.read(len(MAGIC)) == MAGIC else _rows_of_tar(path)
-
-
-def _rows_of_directory(path: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-    for entry in read(path, decompress=False):
-        if entry.is_table_data:
-            place = next(p for suffix in _SUFFIXES if (p := path / (entry.file + suffix)).is_file())
-            with place.open("rb") as file:
-                pieces = _read_part(file, 0, place.stat().st_size)
-                yield entry, _decompressed(pieces, _BY_SUFFIX.get(place.suffix, "none"))
-
-
-def _rows_of_tar(path: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-    with path.open("rb") as file:
-        members = dict(_walk_tar(file, path.stat().st_size))
-        for entry in read(path):
-            if entry.is_table_data:
-                yield entry, _read_part(file, *members[entry.file])
-
-
-def _rows_of_custom(path: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-    with path.open("rb") as file:
-        reader = _Reader(file, path.stat().st_size)
-        archive = _read_toc(reader, "custom")
-        tables = {entry.dump_id: entry for entry in archive if entry.is_table_data}
-        while file.tell() < reader.end:
-            kind, dump_id = reader.byte(), reader.number()
-            if kind == _BLOCK_BLOBS:
-                while reader.number() != 0:
-                    _skip_chunks(reader)
-            elif dump_id in tables:
-                chunks = _read_chunks(reader)
-                yield tables[dump_id], _decompressed(chunks, archive.compression)
-                for _ in chunks:
-                    pass  # whatever was not wanted
-            else:
-                _skip_chunks(reader)
-
-
-def _read_chunks(reader: _Reader) -> Iterator[bytes]:
+def chunks(reader: Reader) -> Iterator[bytes]:
+    """The data of one table or large object as they are in a custom archive; many of its chunks at once."""
+    gathered: list[bytes] = []
+    size = 0
     while (length := reader.number()) != 0:
         if length < 0:
             raise corrupt(text(pt="dados", en="data"))
-        for start in range(0, length, _PIECE):
-            yield reader.bytes(min(_PIECE, length - start))
+        for piece in reader.pieces(length):
+            gathered.append(piece)
+            size += len(piece)
+            if size >= _PIECE:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)
 
 
-def _read_part(file: IO[bytes], start: int, size: int) -> Iterator[bytes]:
-    file.seek(start)
-    while size > 0 and (piece := file.read(min(_PIECE, size))):
-        size -= len(piece)
-        yield piece
-
-
-def _decompressed(pieces: Iterator[bytes], compression: str) -> Iterator[bytes]:
-    if compression == "none":
-        yield from pieces
-        return
-    if compression != "gzip":
-        raise BackupError(
-            text(pt=f"Os dados estão comprimidos com {compression}.", en=f"The data are compressed by {compression}.")
-        )
-    inflate = zlib.decompressobj(47)  # zlib in a custom archive, gzip in a directory
-    try:
-        for piece in pieces:
-            rest = piece
-            while rest and not inflate.eof:
-                yield inflate.decompress(rest, _LONGEST_PIECE)
-                rest = inflate.unconsumed_tail
-    except zlib.error:
-        raise corrupt(text(pt="dados", en="data")) from None
-
-
-def _skip_chunks(reader: _Reader) -> None:
+def _skip_chunks(reader: Reader) -> None:
     while (length := reader.number()) != 0:
         if length < 0:
             raise corrupt(text(pt="dados", en="data"))
         reader.skip(length)
 
 
-def _walk_tar(file: IO[bytes], end: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The members of a tar file, each with the place and length of its content."""
-    position = 0
-    while True:
-        file.seek(position)
-        block = file.read(tarfile.BLOCKSIZE)
-        if len(block) < tarfile.BLOCKSIZE:
-            raise truncated()
-        if not block.strip(b"\0"):
-            if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-                raise truncated()
-            return
+def _read_tar(reader: Reader) -> Archive:
+    toc = None
+    sizes: dict[str, int] = {}
+    for name, size in walk_tar(reader):
+        sizes[name] = size
+        if name == "toc.dat":
+            toc = reader.read(size)
+    return read_tar_toc(toc, sizes)
+
+
+def walk_tar(reader: Reader) -> Iterator[tuple[str, int]]:
+    """The members of a tar file, each with its bytes; what of them is not read is passed over."""
+    while (block := reader.read(tarfile.BLOCKSIZE)).strip(b"\0"):
         try:
             member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError:
             raise corrupt("tar") from None
-        start = position + tarfile.BLOCKSIZE
-        if start + member.size > end:
+        start = reader.position
+        if start + member.size > reader.end:
             raise truncated()
-        yield member.name, (start, member.size)
-        position = start + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        yield member.name, member.size
+        reader.skip(start + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE - reader.position)
+    reader.read(tarfile.BLOCKSIZE)  # there are two blocks of zeros
 
 
-def _with_sizes(archive: Archive, sizes: Mapping[str, int]) -> Archive:
+def read_tar_toc(toc: bytes | None, sizes: Mapping[str, int]) -> Archive:
+    """The table of contents that a tar file has in ``toc.dat``, for members of these sizes."""
+    if toc is None:
+        raise corrupt("toc.dat")
+    archive = read_toc(Reader(io.BytesIO(toc), len(toc)), "tar")
+    found = dict(sizes)
+    for entry in archive:
+        if entry.desc == "BLOBS":  # names a file that is not there: its list has a name of its own
+            listed = found.get(f"blobs_{entry.dump_id}.toc", found.get("blobs.toc"))
+            if listed is not None:
+                found[entry.file] = listed
+    return with_sizes(archive, found)
+
+
+def with_sizes(archive: Archive, sizes: Mapping[str, int]) -> Archive:
+    """The archive with the sizes of its data files, all of which must be there."""
     missing = [e.file for e in archive if e.has_data and e.file not in sizes]
     if missing:
         raise truncated(missing)
@@ -411,56 +366,13 @@ def _with_sizes(archive: Archive, sizes: Mapping[str, int]) -> Archive:
     )  # fmt: skip
 
 
-def _check_file(folder: Path, entry: Entry, decompress: bool) -> int:
-    """Check one data file of a directory, and those that a list of large objects names; return its bytes."""
+def find_file(folder: Path, name: str) -> Path:
+    """A data file of a directory archive, however it is compressed."""
     for suffix in _SUFFIXES:
-        path = folder / (entry.file + suffix)
+        path = folder / (name + suffix)
         if path.is_file():
-            break
-    else:
-        raise truncated([entry.file])
-    size = path.stat().st_size
-    if not decompress:
-        return size
-    if entry.desc == "BLOBS":
-        listed = path.read_bytes()
-        if not listed.endswith(b"\n"):
-            raise truncated([path.name])
-        size += sum(_check_large_object(folder, line.partition(b" ")[2]) for line in listed.splitlines())
-    elif path.suffix == ".gz":
-        _check_gzip(path)
-    elif path.suffix == ".dat" and entry.copy:
-        with path.open("rb") as file:
-            file.seek(max(size - 6, 0))
-            if b"\\.\n" not in file.read():
-                raise truncated([entry.file])
-    return size
-
-
-def _check_large_object(folder: Path, name: bytes) -> int:
-    if not re.fullmatch(rb"[\w.]+", name):
-        raise corrupt("blobs.toc")
-    for suffix in _SUFFIXES:
-        path = folder / (name.decode() + suffix)
-        if path.is_file():
-            if suffix == ".gz":
-                _check_gzip(path)
-            return path.stat().st_size
-    raise truncated([name.decode()])
-
-
-def _check_gzip(path: Path) -> None:
-    inflate = zlib.decompressobj(31)
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 18):
-                while chunk and not inflate.eof:
-                    inflate.decompress(chunk, 1 << 22)
-                    chunk = inflate.unconsumed_tail
-    except zlib.error:
-        raise corrupt(path.name) from None
-    if not inflate.eof:
-        raise truncated([path.name])
+            return path
+    raise truncated([name])
 
 
 def truncated(details: list[str] | None = None) -> BackupError:

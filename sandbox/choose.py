@@ -27,6 +27,7 @@ def choose(
     provider: str,
     *,
     major: int | None,
+    exact: bool = False,
     folder: Path,
     run_id: str,
     inputs: Sequence[Path] = (),
@@ -37,6 +38,7 @@ def choose(
 
     :param provider: docker or embedded, then it is exactly that; or auto: Docker if it can be had, else embedded.
     :param major: wanted major version of PostgreSQL, if any is wanted.
+    :param exact: a person has asked for it; if not, as when it is a backup's own, an embedded server may be newer.
     :param folder: the server's own folder in the run; one that holds a server already gives that server.
     :param inputs: files that the server's tools may read.
     :param binaries: directory of PostgreSQL's programs for an embedded server; with auto, that decides.
@@ -44,7 +46,7 @@ def choose(
     """
 
     def embedded() -> Server:
-        return EmbeddedServer(folder, binaries=binaries, major=major, memory=memory)
+        return EmbeddedServer(folder, binaries=binaries, major=major, exact=exact, memory=memory)
 
     def docker() -> Server:
         server = DockerServer(folder, major=major or _MAJOR, run_id=run_id, inputs=inputs, memory=memory)

@@ -25,20 +25,22 @@ from docker.types import LogConfig, Mount
 
 from merge.errors import ServerError
 from merge.language import text
-from sandbox import images, tuning
+from sandbox import images, server_log, tuning
 from sandbox.container_command import ContainerCommand
 from sandbox.lock import exclusive
 from sandbox.server import ADMIN
-from sandbox.throwaway import ThrowawayServer
+from sandbox.throwaway import ThrowawayServer, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import docker
     from docker.models.containers import Container
 
 LABEL = "homolog.run"
 """Label of everything that a run makes in Docker; its value is the run's id."""
+_FOLDER = "homolog.folder"
+"""The same, with the path of the run's folder."""
 
 _HOME = "/var/lib/postgresql"  # that user's in both images, so that a new volume there is that user's
 _DATA = f"{_HOME}/homolog"
@@ -47,6 +49,8 @@ _RUN = "/run/homolog"
 _START_SECONDS = 3600
 """A killed server first reads again what it wrote since it was started: there are no checkpoints."""
 _STOP_SECONDS = 600
+_LOG_LINES = 2000
+"""Lines of a container's log that are kept."""
 _CLOSED: dict[str, Any] = {
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
@@ -190,6 +194,12 @@ class DockerServer(ThrowawayServer):
             root = Path(client.info().get("DockerRootDir", ""))
         return root if root.is_absolute() and root.is_dir() else self.folder
 
+    def logs(self) -> list[Path]:
+        """The logs of its containers, of which those are kept that are gone."""
+        with images.daemon() as client:
+            self._keep_log(client)
+        return sorted(self.folder.glob("log-*"), key=lambda path: path.stat().st_mtime)
+
     # Where things are
 
     @property
@@ -198,7 +208,7 @@ class DockerServer(ThrowawayServer):
 
     @property
     def _labels(self) -> dict[str, str]:
-        return {LABEL: self.run_id}
+        return {LABEL: self.run_id, _FOLDER: str(self.folder.resolve().parent)}
 
     @property
     def _namespace(self) -> str:
@@ -298,13 +308,14 @@ class DockerServer(ThrowawayServer):
         memory = self.memory or client.info()["MemTotal"] * 3 // 4
         settings = {
             **tuning.settings(self._major, memory=memory),
+            **server_log.SETTINGS,
             "listen_addresses": "0.0.0.0",  # noqa: S104 - in the closed namespace
             "unix_socket_directories": "",
         }
         client.containers.run(
             self._state()["image"],
-            entrypoint=[f"{self._bin}/postgres", "-D", _DATA],
-            command=tuning.flags(settings),
+            entrypoint=["bash", "-c", server_log.CONTAINER, server_log.FILTER],
+            command=[f"{self._bin}/postgres", "-D", _DATA, *tuning.flags(settings)],
             name=self._name("postgres"),
             user=self._state()["user"],
             network_mode=self._namespace,
@@ -404,7 +415,15 @@ class DockerServer(ThrowawayServer):
             **_CLOSED,
         )
 
+    def _keep_log(self, client: docker.DockerClient) -> None:
+        with suppress(NotFound, APIError):
+            container = client.containers.get(self._name("postgres"))
+            said = container.logs(tail=_LOG_LINES).decode(errors="replace")
+            if said and self.folder.is_dir():
+                write_private(self.folder / f"log-{container.short_id}", said)
+
     def _remove(self, client: docker.DockerClient, *kinds: str) -> None:
+        self._keep_log(client)
         for left in _find(client, self.run_id):
             if left.kind in kinds:
                 _remove(client, left)
@@ -412,36 +431,44 @@ class DockerServer(ThrowawayServer):
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something of a run that is in Docker; `kind` is containers, networks or volumes."""
+    """Something of a run that is outside of its folder.
+
+    :param kind: ``containers``, ``networks`` or ``volumes`` of Docker, or ``folders``.
+    :param name: Docker's name for it, or its path.
+    :param folder: the run's folder, "" if that is not known.
+    """
 
     kind: str
     name: str
     run_id: str
+    folder: str
 
 
 def leftovers(run_id: str | None = None) -> list[Leftover]:
-    """Everything of a run, or of all runs, that is in Docker."""
+    """Everything of a run, or of all runs, that is in Docker, in the order in which it can be removed."""
     with images.daemon() as client:
         return _find(client, run_id)
 
 
-def remove_leftovers(run_id: str | None = None) -> list[Leftover]:
-    """Remove everything of a run, or of all runs, from Docker; return what was there."""
+def remove(found: Iterable[Leftover]) -> None:
+    """Remove things from Docker, in this order. Does nothing about what is gone."""
     with images.daemon() as client:
-        found = _find(client, run_id)
         for left in found:
             _remove(client, left)
-        return found
 
 
 def _find(client: docker.DockerClient, run_id: str | None) -> list[Leftover]:
-    """Leftovers, in the order in which they can be removed."""
     wanted: dict[str, Any] = {"filters": {"label": LABEL if run_id is None else f"{LABEL}={run_id}"}}
     containers = client.api.containers(all=True, **wanted)
+    found = {
+        "containers": [(c["Names"][0].lstrip("/"), c["Labels"]) for c in containers],
+        "networks": [(n["Name"], n["Labels"]) for n in client.api.networks(**wanted)],
+        "volumes": [(v["Name"], v["Labels"]) for v in client.api.volumes(**wanted)["Volumes"] or ()],
+    }
     return [
-        *(Leftover("containers", c["Names"][0].lstrip("/"), c["Labels"][LABEL]) for c in containers),
-        *(Leftover("networks", n["Name"], n["Labels"][LABEL]) for n in client.api.networks(**wanted)),
-        *(Leftover("volumes", v["Name"], v["Labels"][LABEL]) for v in client.api.volumes(**wanted)["Volumes"] or ()),
+        Leftover(kind, name, labels[LABEL], labels.get(_FOLDER, ""))
+        for kind, things in found.items()
+        for name, labels in things
     ]
 
 

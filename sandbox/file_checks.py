@@ -143,7 +143,7 @@ def complete(backup: Backup, where: str, essential: Collection[str]) -> HostChec
         )
     if backup.archive_version is None:
         return HostCheck("C-06", where, "passed", numbers)
-    entries = archives.read(backup.readable, decompress=False).entries
+    entries = archives.read(backup.readable).entries
     filled = {(e.namespace, e.tag) for e in entries if e.desc == "TABLE DATA"}
     bare = sorted(
         e.tag
@@ -221,7 +221,7 @@ def encoding(backup: Backup, where: str) -> HostCheck:
 def _locale(backup: Backup) -> str | None:
     if backup.archive_version is None:
         return None
-    for entry in archives.read(backup.readable, decompress=False):
+    for entry in archives.read(backup.readable):
         if entry.desc == "DATABASE":
             found = re.search(r"\b(?:LC_COLLATE|LOCALE) = '([^']*)'", entry.definition)
             return found[1] if found else None
@@ -238,7 +238,7 @@ def created(backup: Backup) -> datetime | None:
     if backup.archive_version is None:
         return None
     try:
-        return datetime.fromisoformat(archives.read(backup.readable, decompress=False).created)
+        return datetime.fromisoformat(archives.read(backup.readable).created)
     except ValueError:
         return None
 

@@ -294,7 +294,7 @@ def _conclude(run: Run, reporter: Reporter, problem: HomologationError | None) -
     run.save("result", result.to_dict())
     run.write("report.html", report.render(result))
     if problem is not None and problem.evidence == str(run.folder / events.BUNDLE):
-        events.support_bundle(run.folder)
+        events.support_bundle(run.folder, logs=_logs(run))
     merged = any(step.endswith(".merge") for step in run.done())
     if (isinstance(problem, BackupError) and not merged) or (
         isinstance(problem, ConfigError) and not run.is_done("central.restore")
@@ -305,6 +305,14 @@ def _conclude(run: Run, reporter: Reporter, problem: HomologationError | None) -
     if problem is not None:
         reporter.error(problem)
     return result
+
+
+def _logs(run: Run) -> list[Path]:
+    """What the run's server logged, if there is one that can be asked."""
+    try:
+        return _server_of(run).logs()
+    except ConfigError:
+        return []
 
 
 def _lost(run: Run, ex: psycopg.Error) -> MergeError:
@@ -350,12 +358,13 @@ def _prepared(run: Run, options: Options, reporter: Reporter) -> Iterator[Rehear
     store = Attachments(run.folder / carry.FOLDER)
     if state is not None:
         _forget_if_void(run, options, reporter, store)
-    found = inputs.backups(run)
+    found = inputs.backups(run) if run.is_done("intake") else {}
     if options.central is not None and not found:
         found = inputs.inspect(run, {CENTRAL: options.central, **dict(options.sources)}, reporter)
     major = options.major or (found[CENTRAL].dumped_major if found else None)
     paths = [str(backup.readable) for backup in found.values()]
-    server, reason = _choose(run, options, state["provider"] if state else options.server, major, paths)
+    asked_for = state["provider"] if state else options.server
+    server, reason = _choose(run, options, asked_for, major, paths, exact=options.major is not None)
     for backup in found.values():
         intake.check_server(backup, server.major)
     kept = {"provider": server.provider, "major": server.major, "version": server.version, "inputs": paths}
@@ -423,10 +432,13 @@ def _server_of(run: Run) -> Server:
     return _choose(run, options_of(run), state["provider"], state["major"], state["inputs"])[0]
 
 
-def _choose(run: Run, options: Options, provider: str, major: int | None, paths: Sequence[str]) -> tuple[Server, str]:
+def _choose(
+    run: Run, options: Options, provider: str, major: int | None, paths: Sequence[str], *, exact: bool = False
+) -> tuple[Server, str]:
     return choose.choose(
         provider,
         major=major,
+        exact=exact,
         folder=run.folder / "server",
         run_id=run.id,
         inputs=[Path(path) for path in paths],

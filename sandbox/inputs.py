@@ -30,9 +30,14 @@ def inspect(run: Run, paths: Mapping[str, Path], reporter: Reporter) -> dict[str
 
     :raises BackupError: with all that cannot be used.
     """
-    with reporter.step(text(pt="Examinar os backups", en="Inspect the backups")), run.step("intake"):
-        found = {name: intake.inspect(path, work=run.folder / "work") for name, path in paths.items()}
-        run.save("inputs", found)
+    found: dict[str, Backup] = {}
+    try:
+        with reporter.step(text(pt="Examinar os backups", en="Inspect the backups")), run.step("intake"):
+            intake.inspect_all(
+                paths, work=run.folder / "work", on_progress=reporter.progress, on_found=found.__setitem__
+            )
+    finally:
+        run.save("inputs", found)  # of those that are bad the error tells
     return found
 
 
@@ -87,15 +92,15 @@ def _host_checks(
     found: Mapping[str, Backup], server: Server, essential: Sequence[str], carried: int
 ) -> Iterator[HostCheck]:
     central = found[CENTRAL]
-    # By what the archives hold, compressed: nothing is read once more for it.
-    stored = [Candidate(name, b, Contents("stored", {"": b.size}, None)) for name, b in found.items()]
-    warning = central_warning(propose(stored), central.path)
+    measured = {name: Contents.of(backup) for name, backup in found.items()}
+    candidates = [Candidate(name, backup, measured[name]) for name, backup in found.items()]
+    warning = central_warning(propose(candidates), central.path)
     yield host_checks.HostCheck("A-05", RUN, "warned" if warning else "passed", message=warning or "")
     for name, backup in found.items():
         yield file_checks.checksum(backup, name)
         yield file_checks.versions(central, backup, name, server.major)
         yield file_checks.complete(backup, name, essential)
         yield file_checks.encoding(backup, name)
-    needed = host_checks.disk_needed([(backup, None) for backup in found.values()], carried)
+    needed = host_checks.disk_needed([(backup, measured[name]) for name, backup in found.items()], carried)
     yield host_checks.disk(needed, server.place)
     yield host_checks.memory()

@@ -9,20 +9,25 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from merge.errors import BackupError
 from merge.language import text
 from sandbox import archive as archives
-from sandbox import unwrap
-from sandbox.script import CopyBlock, scan
+from sandbox import archive_data, unwrap
+from sandbox.reading import Reading
+from sandbox.script import CopyBlock, Statement, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from sandbox.archive import Archive
+    from sandbox.reading import OnProgress
+
+Unit = Literal["text", "inserts", "stored"]
 
 _CHUNK = 1 << 20
 _MAX_WRAPPERS = 2
@@ -57,6 +62,8 @@ class Backup:
     :param tables: tables whose rows it holds (also if there are none); a name with a dot is not in schema ``public``.
     :param extensions: name and schema of the extensions it wants.
     :param inserts: True if rows are INSERT statements, not COPY.
+    :param unit: what `sizes` of tables are: bytes of rows as ``text``, of INSERT statements (``inserts``), or as
+        ``stored`` in the archive; `rows` are counted of ``text`` only. Tables without rows are in neither.
     :param readable: what a tool can read, after unwrapping.
     :param work: private folder for files that go with it.
     """
@@ -79,12 +86,16 @@ class Backup:
     inserts: bool
     readable: Path
     work: Path
+    unit: Unit = "text"
+    sizes: tuple[tuple[str, int], ...] = ()
+    rows: tuple[tuple[str, int], ...] = ()
 
 
-def inspect(path: Path, *, work: Path) -> Backup:
-    """Say what a backup is.
+def inspect(path: Path, *, work: Path, on_progress: OnProgress | None = None) -> Backup:
+    """Say what a backup is: read it once, hash it, and check and measure its data.
 
     :param work: folder that is made for what is taken out of a gzip or zip file; it must live as long as the backup.
+    :param on_progress: called with bytes read and bytes in all.
     :raises BackupError: empty, foreign, truncated, corrupt, encrypted, or not in UTF8.
     """
     made = not work.exists()
@@ -92,10 +103,12 @@ def inspect(path: Path, *, work: Path) -> Backup:
     try:
         if not path.exists():
             raise BackupError(text(pt=f"O arquivo {path} não existe.", en=f"The file {path} does not exist."))
+        if not (path.is_file() or path.is_dir()):
+            raise unwrap.refuse_special()
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)  # of an interrupted inspection
         folder.mkdir(mode=0o700)
-        return _inspect(path, folder)
+        return _inspect(path, folder, on_progress)
     except BaseException as ex:
         shutil.rmtree(work if made else folder, ignore_errors=True)
         if isinstance(ex, BackupError) and ex.evidence is None:
@@ -106,6 +119,94 @@ def inspect(path: Path, *, work: Path) -> Backup:
                 evidence=path,
             ) from None
         raise
+
+
+def inspect_all(
+    paths: Mapping[str, Path],
+    *,
+    work: Path,
+    on_progress: OnProgress | None = None,
+    on_found: Callable[[str, Backup], object] = lambda name, backup: None,
+) -> dict[str, Backup]:
+    """Inspect the backups of a run, by name. No two of them may have the same content.
+
+    :param on_progress: called with bytes read and bytes in all.
+    :param on_found: called with each good one, also if others are refused.
+    :raises BackupError: with what is wrong with every one; what is wrong with only one is told as `inspect` does.
+    """
+    found: dict[str, Backup] = {}
+    problems: list[tuple[str, BackupError]] = []
+    whole = _Whole(on_progress, {name: _size(path) for name, path in paths.items()})
+    for name, path in paths.items():
+        try:
+            found[name] = inspect(path, work=work, on_progress=partial(whole.tell, name))
+        except BackupError as ex:
+            problems.append((name if str(path) == name else f"{name} ({path})", ex))
+        else:
+            on_found(name, found[name])
+    problems += _same(found)
+    if len(problems) == 1:
+        raise problems[0][1]
+    if problems:
+        raise BackupError(
+            text(
+                pt=f"{len(problems)} problemas impedem o uso dos backups.",
+                en=f"{len(problems)} problems forbid the use of the backups.",
+            ),
+            evidence=", ".join(str(path) for path in paths.values()),
+            details=[f"{name}: {line}" for name, ex in problems for line in (ex.what, *ex.details)],
+            next_step=text(
+                pt="Copie de novo, ou faça outra vez, cada backup da lista.",
+                en="Copy again, or take again, each backup in the list.",
+            ),
+        )
+    return found
+
+
+def _same(found: Mapping[str, Backup]) -> list[tuple[str, BackupError]]:
+    """The problem of every content that was given more than once."""
+    problems = []
+    for digest, count in Counter(backup.sha256 for backup in found.values()).items():
+        if count > 1:
+            same = {name: backup.path for name, backup in found.items() if backup.sha256 == digest}
+            names = ", ".join(same)
+            problem = BackupError(
+                text(
+                    pt=f"O mesmo backup foi indicado {count} vezes: {names} (sha256 {digest[:12]}…).",
+                    en=f"The same backup was given {count} times: {names} (sha256 {digest[:12]}…).",
+                ),
+                evidence=", ".join(dict.fromkeys(map(str, same.values()))),
+                next_step=text(
+                    pt="Indique cada instalação uma vez, com o backup dela; o central não é uma das origens.",
+                    en="Name each installation once, with its own backup; the central is none of the sources.",
+                ),
+            )
+            problems.append((names, problem))
+    return problems
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The progress of several backups as one, each counting for its size."""
+
+    on_progress: OnProgress | None
+    sizes: Mapping[str, int]
+
+    def tell(self, name: str, done: int, total: int) -> None:
+        if self.on_progress is not None:
+            names = list(self.sizes)
+            before = sum(self.sizes[n] for n in names[: names.index(name)])
+            self.on_progress(before + self.sizes[name] * done // max(total, 1), sum(self.sizes.values()))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file or folder; 0 of what cannot be looked at, which `inspect` will tell."""
+    try:
+        if path.is_dir():
+            return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def check_server(backup: Backup, major: int) -> None:
@@ -157,7 +258,7 @@ def major_of(version: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _inspect(path: Path, folder: Path) -> Backup:
+def _inspect(path: Path, folder: Path, on_progress: OnProgress | None) -> Backup:
     readable, wrapper = path, "none"
     for level in range(_MAX_WRAPPERS + 1):
         kind = _kind(readable)
@@ -176,8 +277,7 @@ def _inspect(path: Path, folder: Path) -> Backup:
         if readable != path:
             readable.unlink()
         readable = taken
-    sha256, size = _digest(path)
-    delivered = _Delivered(path, sha256, size, wrapper, readable, folder)
+    delivered = _Delivered(path, Reading(path, readable, on_progress), wrapper, readable, folder)
     backup = _of_script(delivered) if kind == "plain" else _of_archive(delivered)
     if backup.encoding.upper() not in ("UTF8", "UTF-8", "UNICODE"):
         raise BackupError(
@@ -192,8 +292,7 @@ def _inspect(path: Path, folder: Path) -> Backup:
 @dataclass(frozen=True)
 class _Delivered:
     path: Path
-    sha256: str
-    size: int
+    reading: Reading
     wrapper: str
     readable: Path
     work: Path
@@ -211,13 +310,16 @@ def _kind(path: Path) -> str:
 
 
 def _of_archive(delivered: _Delivered) -> Backup:
-    found: Archive = archives.read(delivered.readable)
+    found, measures = archive_data.verify(delivered.readable, delivered.reading)
     data = [e for e in found if e.is_table_data]
+    names = {e.dump_id: table_name(e.namespace, e.tag) for e in data}
+    inserts = any(not e.copy for e in data)
+    unit: Unit = "stored" if len(measures) < len(data) else "inserts" if inserts else "text"
     return Backup(
         path=delivered.path,
         name=delivered.path.name.split(".")[0],
-        sha256=delivered.sha256,
-        size=delivered.size,
+        sha256=delivered.reading.sha256(),
+        size=delivered.reading.size,
         format=found.format,
         wrapper=delivered.wrapper,
         dumped_from=found.dumped_from or None,
@@ -229,9 +331,14 @@ def _of_archive(delivered: _Delivered) -> Backup:
         tables=tuple(table_name(e.namespace, e.tag) for e in data),
         extensions=tuple(extension(e.definition) or (e.tag, "public") for e in found if e.desc == "EXTENSION"),
         large_objects=any(e.desc in archives.LARGE_OBJECTS for e in found),
-        inserts=any(not e.copy for e in data),
+        inserts=inserts,
         readable=delivered.readable,
         work=delivered.work,
+        unit=unit,
+        sizes=tuple((names[n], m.size) for n, m in measures.items() if m.size)
+        if unit != "stored"
+        else tuple((names[e.dump_id], e.size) for e in data),
+        rows=tuple((names[n], m.rows) for n, m in measures.items() if m.size) if unit == "text" else (),
     )
 
 
@@ -246,10 +353,13 @@ def _of_script(delivered: _Delivered) -> Backup:
     tables: dict[str, None] = {}
     extensions: list[tuple[str, str]] = []
     large_objects = inserts = False
-    for part in scan(read_chunks(path)):
+    measures: dict[str, archive_data.Measure] = {}
+    for part in _read_script(delivered):
         entries += 1
         if isinstance(part, CopyBlock):
-            tables[table_name(part.schema or "public", part.table)] = None
+            name = table_name(part.schema or "public", part.table)
+            tables[name] = None
+            measures[name] = archive_data.measure(part.data)
         elif found := _INSERT.match(part.sql):
             inserts = True
             tables[table_name(*qualified(found[1].decode()))] = None
@@ -266,8 +376,8 @@ def _of_script(delivered: _Delivered) -> Backup:
     return Backup(
         path=delivered.path,
         name=delivered.path.name.split(".")[0],
-        sha256=delivered.sha256,
-        size=delivered.size,
+        sha256=delivered.reading.sha256(),
+        size=delivered.reading.size,
         format="plain",
         wrapper=delivered.wrapper,
         dumped_from=version,
@@ -282,7 +392,15 @@ def _of_script(delivered: _Delivered) -> Backup:
         inserts=inserts,
         readable=path,
         work=delivered.work,
+        unit="inserts" if inserts else "text",
+        sizes=(("", path.stat().st_size),) if inserts else tuple((n, m.size) for n, m in measures.items() if m.size),
+        rows=() if inserts else tuple((n, m.rows) for n, m in measures.items() if m.size),
     )
+
+
+def _read_script(delivered: _Delivered) -> Iterator[Statement | CopyBlock]:
+    with delivered.reading.open(delivered.readable) as file:
+        yield from scan(iter(partial(file.read, _CHUNK), b""))
 
 
 def table_name(schema: str, table: str) -> str:
@@ -309,14 +427,3 @@ def extension(statement: str) -> tuple[str, str] | None:
 
 def _folder_name(path: Path) -> str:
     return hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]
-
-
-def _digest(path: Path) -> tuple[str, int]:
-    """SHA-256 and size of a file; of a folder, those of the list of its files' hashes, and of its files."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    digests = [(p.relative_to(path).as_posix(), *_digest(p)) for p in files]
-    manifest = "".join(f"{digest}  {name}\n" for name, digest, _ in digests)
-    return hashlib.sha256(manifest.encode()).hexdigest(), sum(size for *_, size in digests)

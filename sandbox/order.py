@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Literal
 from merge.errors import BackupError
 from merge.language import text
 from sandbox import intake
-from sandbox.contents import measure
+from sandbox.contents import Contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from sandbox.contents import Contents
     from sandbox.intake import Backup
 
 
@@ -74,7 +73,7 @@ def find(places: Sequence[Path]) -> list[Path]:
         )
     found: dict[Path, None] = {}
     for place in places:
-        if place.is_file() or (place / "toc.dat").exists():
+        if not place.is_dir() or (place / "toc.dat").exists():
             found[place.resolve()] = None
             continue
         for path in sorted(place.iterdir()):
@@ -89,39 +88,16 @@ def find(places: Sequence[Path]) -> list[Path]:
 
 
 def examine(
-    paths: Sequence[Path], work: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+    paths: Sequence[Path], work: Path, on_progress: Callable[[int, int], None] | None = None
 ) -> list[Candidate]:
-    """Inspect and measure backups.
+    """Inspect backups.
 
     :param work: private folder for what is taken out of compressed files; it must live as long as the backups.
-    :param on_progress: called with backups done and backups in all.
+    :param on_progress: called with bytes read and bytes in all.
     :raises BackupError: listing everything that is wrong with any of them.
     """
-    found: list[Candidate] = []
-    problems: list[str] = []
-    for done, path in enumerate(paths, 1):
-        try:
-            backup = intake.inspect(path, work=work)
-            found.append(Candidate(backup.name, backup, measure(backup)))
-        except BackupError as ex:
-            problems += [f"{path}: {ex.what}", *(f"{path}: {detail}" for detail in ex.details)]
-        on_progress(done, len(paths))
-    hashes = Counter(c.backup.sha256 for c in found)
-    problems += [
-        text(pt=f"{c.backup.path}: o mesmo conteúdo de outro arquivo", en=f"{c.backup.path}: the same as another file")
-        for c in found
-        if hashes[c.backup.sha256] > 1
-    ]
-    if problems:
-        raise BackupError(
-            text(pt="Há backups que não podem ser usados.", en="There are backups that cannot be used."),
-            details=problems,
-            next_step=text(
-                pt="Copie de novo, ou faça outro backup, do que está na lista.",
-                en="Copy again, or take another backup of, what is in the list.",
-            ),
-        )
-    return _named(found)
+    backups = intake.inspect_all({str(path): path for path in paths}, work=work, on_progress=on_progress)
+    return _named([Candidate(backup.name, backup, Contents.of(backup)) for backup in backups.values()])
 
 
 def _named(candidates: list[Candidate]) -> list[Candidate]:

@@ -121,18 +121,18 @@ def of_backup(path: Path, known: Profile, reporter: Reporter, jobs: int) -> Prof
                 with server.connect(database) as conn:
                     found = catalog.read(conn, schema)
             plan = planner.make_plan(found, known)
-            with reporter.step(text(pt="Contar as linhas", en="Count the rows")):
-                counted = loading.count_rows(server, backup, schema=schema, on_progress=reporter.progress)
         finally:
             server.destroy()
-    if backup.inserts:
+    if backup.unit != "text":
         reporter.warn(
             text(
-                pt="O backup é feito de INSERTs: suas linhas não foram contadas.",
-                en="The backup is made of INSERTs: its rows were not counted.",
+                pt="As linhas do backup não puderam ser contadas: são INSERTs, ou estão comprimidas de outro modo.",
+                en="The backup's rows could not be counted: they are INSERTs, or compressed in another way.",
             )
         )
-    rows = {} if backup.inserts else {backup.name: {t.name: counted.get(t.name, 0) for t in plan}}
+    counted = dict(backup.rows)
+    rows = {backup.name: {t.name: counted.get(intake.table_name(schema, t.name), 0) for t in plan}}
+    rows = rows if backup.unit == "text" else {}
     tables = list(_plain(plan))
     profiled = tuple(_table(t, None, rows) for t in tables)
     return Profiled(backup.name, _sorted(profiled), tuple(_undeclared(tables, profiled, known)), {})

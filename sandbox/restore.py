@@ -116,12 +116,25 @@ def restore_into(
     on_progress: OnProgress | None = None,
 ) -> list[str]:
     """Restore what is wanted of a backup into a database that is empty; return what it states about the database."""
+    with restore_errors.evidence_is(backup):
+        return _restore_into(server, backup, database, owner, content, jobs, on_progress)
+
+
+def _restore_into(
+    server: Server,
+    backup: Backup,
+    database: str,
+    owner: str,
+    content: Content,
+    jobs: int,
+    on_progress: OnProgress | None,
+) -> list[str]:
     schemas: set[str] = set()
     if content is not Content.LARGE_OBJECTS:
         schemas = _create_extensions(server, backup, database, owner)
     if backup.format == "plain":
         return replay(server, backup, database, owner, content, on_progress)
-    archive = archives.read(backup.readable, decompress=False)
+    archive = archives.read(backup.readable)
     entries = [e for e in archive if _is_wanted(e, content, schemas)]
     options = ["--no-owner", "--no-privileges", "--no-tablespaces", "--exit-on-error"]
     if content is Content.SCHEMA:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from psycopg.errors import NotNullViolation
 
-from merge.errors import BackupError, PreflightBlocked
+from merge.errors import BackupError, BlockedError, PreflightBlocked
 from merge.language import text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
 
     from merge.errors import HomologationError
     from sandbox.command import CommandFailed
+    from sandbox.intake import Backup
 
 # Its warning about a COPY that is broken off quotes the row.
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)
@@ -71,6 +75,16 @@ _KINDS = (
     "unsupported version",
     "not support",
 )
+
+
+@contextmanager
+def evidence_is(backup: Backup) -> Iterator[None]:
+    """Let every error about a backup that comes out of here name its file."""
+    try:
+        yield
+    except (BackupError, BlockedError) as ex:
+        ex.evidence = ex.evidence or str(backup.path)
+        raise
 
 
 def of_tool(failure: CommandFailed, action: str) -> BackupError:

@@ -116,7 +116,7 @@ class _Scanner:
             if statement[:4].lower() == b"copy":
                 schema, table, columns = parse_copy(statement)
                 self._end_line()
-                data = self._copy_data()
+                data = self._copy_data(table)
                 yield CopyBlock(schema or self.search_path, table, columns, data)
                 for _ in data:
                     pass
@@ -307,7 +307,7 @@ class _Scanner:
 
     # Data
 
-    def _copy_data(self) -> Iterator[bytes]:
+    def _copy_data(self, table: str) -> Iterator[bytes]:
         buffer = self.buffer
         buffer[:0] = b"\n"  # so that the end of the data is looked for in one way, also where there are none
         first, looked = 1, 0
@@ -320,7 +320,7 @@ class _Scanner:
                     del buffer[:ready]
                     first = looked = 0
                 if not self._more():
-                    raise _truncated()
+                    raise _truncated(table)
                 continue
             rest = bytes(buffer[end + 3 : end + 5])
             if rest in (b"", b"\r") and self._more():
@@ -343,10 +343,10 @@ def _count_blocks(blocks: int, word: bytes) -> int:
 
 
 class Truncated(BackupError):
-    """The script ends within a statement or a table's data."""
+    """The script ends within a statement or a table's data; then `details` name the table."""
 
 
-def _truncated() -> Truncated:
+def _truncated(*tables: str) -> Truncated:
     return Truncated(
         text(
             pt="O script SQL está incompleto: termina no meio de um comando ou dos dados de uma tabela.",
@@ -356,6 +356,7 @@ def _truncated() -> Truncated:
             pt="Copie o arquivo de novo da origem, ou faça o backup outra vez.",
             en="Copy the file again from where it was made, or take the backup again.",
         ),
+        details=tables,
     )
 
 

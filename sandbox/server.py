@@ -83,6 +83,13 @@ class Server(ABC):
         """A folder of this host on the disk where its data are or will be."""
 
     @abstractmethod
+    def logs(self) -> list[Path]:
+        """Files with what the server has said, also when it was stopped; gone after `destroy`.
+
+        They hold no value of a row and no statement (`sandbox.server_log`).
+        """
+
+    @abstractmethod
     def set_password(self, role: str) -> str:
         """Make a random password for `role`, remember it in the passfile and return it."""
 

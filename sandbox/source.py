@@ -108,7 +108,7 @@ def load_source(
     started = time.monotonic()
     check_server(backup, server.major)
     route = route or ("restore" if backup.inserts else "copy")
-    with _session(server, target) as conn:
+    with restore_errors.evidence_is(backup), _session(server, target) as conn:
         conn.execute("CREATE SCHEMA IF NOT EXISTS homolog")
         conn.execute(_LOADED.encode())
         if (done := _read_loaded(conn, number)) is not None:
@@ -309,7 +309,7 @@ def _streams(
     if backup.format == "plain":
         progress.expect({}, backup.readable.stat().st_size)
         return [lambda load, conn: _load_blocks(load, conn, read_chunks(backup.readable))]
-    archive = archives.read(backup.readable, decompress=False)
+    archive = archives.read(backup.readable)
     entries = [e for e in archive if e.is_table_data and e.namespace == schema and e.tag not in empty]
     progress.expect({e.tag: e.size for e in entries})
     if archive.format == "tar":  # can only be read in its own order
@@ -320,71 +320,26 @@ def _streams(
 
 
 def _stream(server: Server, backup: Backup, entries: list[Entry], place: int) -> _Task:
+    # Before version 12 there is no name for stdout, and no need of one.
+    out = ["--file=-"] if server.major >= 12 else []
+
     def task(load: _Load, conn: Connection) -> None:
-        with _streamed(server, backup, entries, f"source_{load.number}-{place}") as chunks:
-            _load_blocks(load, conn, chunks)
+        with listing(backup, entries, f"source_{load.number}-{place}") as listed:
+            command = server.tool(
+                "pg_restore", "--data-only", *out, f"--use-list={server.path(listed)}", server.path(backup.readable)
+            )
+            try:
+                with command.stream() as chunks:
+                    _load_blocks(load, conn, chunks)
+            except Truncated as ex:  # pg_restore has stopped: it could not read on
+                raise archives.truncated(list(ex.details)) from None
+            except CommandFailed as ex:
+                raise restore_errors.of_tool(ex, backup.name) from None
         missing = [e.tag for e in entries if e.tag not in load.rows]
         if missing:
             raise archives.truncated(missing)
 
     return task
-
-
-@contextmanager
-def _streamed(server: Server, backup: Backup, entries: Iterable[Entry], name: str) -> Iterator[Iterator[bytes]]:
-    """What pg_restore writes of these entries of an archive."""
-    # Before version 12 there is no name for stdout, and no need of one.
-    out = ["--file=-"] if server.major >= 12 else []
-    with listing(backup, entries, name) as listed:
-        command = server.tool(
-            "pg_restore", "--data-only", *out, f"--use-list={server.path(listed)}", server.path(backup.readable)
-        )
-        try:
-            with command.stream() as chunks:
-                yield chunks
-        except Truncated:
-            raise archives.corrupt(text(pt="dados", en="data")) from None
-        except CommandFailed as ex:
-            raise restore_errors.of_tool(ex, backup.name) from None
-
-
-def count_rows(
-    server: Server,
-    backup: Backup,
-    *,
-    schema: str = "public",
-    tables: Collection[str] | None = None,
-    on_progress: OnProgress | None = None,
-) -> dict[str, int]:
-    """Count the rows of every table of a backup, or of these, as they stream by; none is kept.
-
-    Tables without rows may be missing. A backup of INSERTs gives nothing: its rows are not in COPY blocks.
-
-    :raises BackupError: the data are truncated or corrupt.
-    """
-    progress = LoadProgress(on_progress)
-    if backup.format == "plain":
-        progress.expect({}, backup.readable.stat().st_size)
-        return _count_blocks(read_chunks(backup.readable), schema, progress)
-    archive = archives.read(backup.readable, decompress=False)
-    entries = [e for e in archive if e.is_table_data and e.namespace == schema and (not tables or e.tag in tables)]
-    if not entries:  # an empty list would be no list
-        return {}
-    progress.expect({e.tag: e.size for e in entries})
-    with _streamed(server, backup, entries, "count") as chunks:
-        return _count_blocks(chunks, schema, progress)
-
-
-def _count_blocks(chunks: Iterator[bytes], schema: str, progress: LoadProgress) -> dict[str, int]:
-    rows: dict[str, int] = {}
-    for part in scan(chunks):
-        if isinstance(part, CopyBlock) and (part.schema or schema) == schema:
-            rows[part.table] = 0
-            for chunk in part.data:
-                rows[part.table] += chunk.count(b"\n")
-                progress.add(len(chunk))
-            progress.finish(part.table)
-    return rows
 
 
 def _load_blocks(load: _Load, conn: Connection, chunks: Iterator[bytes]) -> None:

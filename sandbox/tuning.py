@@ -46,7 +46,7 @@ def settings(
         "random_page_cost": "1.1",
         "timezone": "UTC",
         "log_timezone": "UTC",
-        # An error's detail quotes the row that caused it.
+        # An error's detail quotes the row that caused it, and so may its message: see `sandbox.server_log`.
         "log_error_verbosity": "terse",
         "log_min_messages": "fatal",
         "log_min_error_statement": "panic",

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from merge.errors import BackupError
 from merge.language import text
-from sandbox import archive
+from sandbox import archive, openpgp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,7 +49,6 @@ _ENCRYPTED: tuple[tuple[bytes, str], ...] = (
     (b"U2FsdGVkX1", "OpenSSL"),
     (b"LUKS\xba\xbe", "LUKS"),
 )
-_GPG = re.compile(rb"[\x84\x85\x8c\xc1\xc3\x95\xa6\xa8\xc6]")
 _OTHER_DUMPS = (
     (re.compile(rb"^-- (?:MySQL|MariaDB) dump|^/\*!\d{5} SET|^/\*M?!999999", re.M), "MySQL/MariaDB"),
     (re.compile(rb"^-- phpMyAdmin", re.M), "MySQL/MariaDB"),
@@ -95,7 +94,7 @@ def _not_a_dump(head: bytes) -> BackupError:
         for pattern, name in _OTHER_DUMPS:
             if pattern.search(head):
                 return refuse_foreign(name)
-    return refuse_encrypted("GPG") if _GPG.match(head) else refuse_foreign(None)
+    return refuse_encrypted("GPG") if openpgp.is_message(head) else refuse_foreign(None)
 
 
 # Wrappers
@@ -272,6 +271,20 @@ def _refuse_cluster() -> BackupError:
             en="This is a backup of all databases of a server (pg_dumpall), not of one.",
         ),
         next_step=text(pt="Faça o backup de um só banco com pg_dump -Fc.", en="Take one database by pg_dump -Fc."),
+    )
+
+
+def refuse_special() -> BackupError:
+    """A pipe or a device, whose reading may never end."""
+    return BackupError(
+        text(
+            pt="Não é um arquivo nem uma pasta (é um pipe, um dispositivo ou um socket).",
+            en="It is neither a file nor a folder (but a pipe, a device or a socket).",
+        ),
+        next_step=text(
+            pt="Grave o backup em um arquivo e indique esse arquivo.",
+            en="Write the backup to a file and name that file.",
+        ),
     )
 
 

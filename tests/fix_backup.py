@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from sandbox import archive as archives
 from sandbox.embedded import EmbeddedServer
 from sandbox.sample.make import DUMP_OPTIONS
 
@@ -129,6 +130,25 @@ def dump(server: Server, path: Path, form: str, database: str = DATABASE) -> Pat
     else:
         path.write_bytes(gzip.compress(inner.read_bytes()))
     return path
+
+
+def flipped(path: Path, target: Path) -> Iterator[Path]:
+    """Copies of a backup, each with another byte of its compressed data changed."""
+    if path.is_dir():
+        for file in sorted(path.glob("*.gz")):
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(path, target)
+            raw = bytearray(file.read_bytes())
+            raw[len(raw) // 2] ^= 0x55
+            (target / file.name).write_bytes(raw)
+            yield target
+        return
+    whole = path.read_bytes()
+    for entry in archives.read(path):
+        if entry.size > 200 and entry.offset is not None:
+            for place in (entry.offset + 40, entry.offset + entry.size // 2, entry.offset + entry.size - 8):
+                target.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+                yield target
 
 
 def fingerprint(conn: psycopg.Connection[tuple[Any, ...]], schema: str) -> dict[str, tuple[int, str]]:

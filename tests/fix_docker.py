@@ -12,7 +12,7 @@ import pytest
 
 from merge.errors import ServerError
 from sandbox import images
-from sandbox.containers import DockerServer, remove_leftovers
+from sandbox.containers import DockerServer, leftovers, remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ def make_docker_server() -> Iterator[MakeServer]:
         yield make
     finally:
         for run in runs:
-            remove_leftovers(run)
+            remove(leftovers(run))
         shutil.rmtree(root)
 
 

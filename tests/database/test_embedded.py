@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 
 from merge.errors import ServerError
-from sandbox import binaries
+from sandbox import binaries, choose
 from sandbox.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -271,6 +272,28 @@ def test_major_of_the_wheel(tmp_path: Path, wanted: int | None, given: int) -> N
     assert EmbeddedServer(tmp_path / "server", major=wanted).major == given
 
 
+@pytest.mark.parametrize("major", [9, 12, 15, 17, 19])
+def test_a_major_that_was_asked_for_and_is_not_there(tmp_path: Path, major: int) -> None:
+    with pytest.raises(ServerError, match=r"9\.6" if major == 9 else str(major)) as caught:
+        choose.choose("embedded", major=major, exact=True, folder=tmp_path / "server", run_id="x")
+    assert "16 18" in caught.value.what
+    assert "--binaries" in (caught.value.next_step or "")
+    assert not (tmp_path / "server").exists()
+    raised, _ = choose.choose("embedded", major=major, folder=tmp_path / "server", run_id="x")
+    assert raised.major in (16, 18)
+
+
+def test_a_major_that_was_asked_for(tmp_path: Path) -> None:
+    for major in (16, 18):
+        assert EmbeddedServer(tmp_path / "server", major=major, exact=True).major == major
+    assert EmbeddedServer(tmp_path / "server", exact=True).major == 16
+    folder = binaries.of_wheel(18, binaries.unprivileged())
+    assert EmbeddedServer(tmp_path / "server", binaries=folder, major=18, exact=True).major == 18
+    with pytest.raises(ServerError, match=r"16.*18\."):
+        EmbeddedServer(tmp_path / "server", binaries=folder, major=16, exact=True)
+    assert EmbeddedServer(tmp_path / "server", binaries=folder, major=16).major == 18
+
+
 def test_folder_without_programs(tmp_path: Path) -> None:
     with pytest.raises(ServerError):
         EmbeddedServer(tmp_path / "server", binaries=tmp_path)
@@ -292,5 +315,5 @@ def test_settings_of_a_throwaway_server(fresh: EmbeddedServer) -> None:
         "autovacuum": "off",
         "password_encryption": "scram-sha-256",
         "log_error_verbosity": "terse",
-        "log_min_messages": "fatal",
+        "log_min_messages": "error" if sys.platform == "linux" else "fatal",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import random
 import shutil
 import stat
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from merge.errors import BackupError
-from sandbox.intake import check_server, inspect
-from tests.fix_backup import ALL_FORMS, FORMS, Backups
+from sandbox import archive as archives
+from sandbox import order
+from sandbox.intake import check_server, inspect, inspect_all
+from tests.fix_backup import ALL_FORMS, FORMS, Backups, flipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,8 +109,8 @@ def test_truncated_files_of_a_directory(backups: Backups, tmp_path: Path) -> Non
         (b"age-encryption.org/v1\n-> X25519 abc\n", "cifrado (age)"),
         (b"-----BEGIN AGE ENCRYPTED FILE-----\nYWdl", "cifrado (age)"),
         (b"-----BEGIN PGP MESSAGE-----\n\nhQEM", "cifrado (GPG)"),
-        (b"\x8c\x0d\x04\x09\x03\x02\x00\xff\xee" * 9, "cifrado (GPG)"),
-        (b"\x85\x01\x0c\x03\x00\xff\xee" * 9, "cifrado (GPG)"),
+        (bytes.fromhex("8c0d04090302b297c23e9cba3e33ffd2ed01") + random.Random(1).randbytes(9000), "cifrado (GPG)"),
+        (bytes.fromhex("d2e901") + random.Random(1).randbytes(9000), "cifrado (GPG)"),
         (b"Salted__12345678\0\1\2", "cifrado (OpenSSL)"),
         ("-- PostgreSQL database dump\n".encode("utf-16"), "UTF-16"),
         (b"--\n-- PostgreSQL database cluster dump\n--\n", "pg_dumpall"),
@@ -128,6 +131,86 @@ def test_other_files(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "file.backup"
     path.write_bytes(content)
     refuse(path, says=says)
+
+
+def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
+    """They may never end: an intake that opened them would not either."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name in ("pipe", "link"):
+        refuse(tmp_path / name, says="dispositivo")
+    assert order.find([tmp_path / "pipe"]) == [tmp_path / "pipe"]
+
+
+@pytest.mark.parametrize("form", ["custom", "directory"])
+def test_a_flipped_byte(backups: Backups, tmp_path: Path, form: str) -> None:
+    """Changed within compressed data, which are as long as they should be: refused before anything is restored."""
+    refused = 0
+    for path in flipped(backups[form], tmp_path / "corrupt"):
+        refuse(path, says="corrompido")
+        refused += 1
+    assert refused >= 6
+
+
+def test_a_flipped_byte_names_its_table(backups: Backups, tmp_path: Path) -> None:
+    (entry,) = (e for e in archives.read(backups["custom"]) if e.is_table_data and e.tag == "Odd TYPES")
+    raw = bytearray(backups["custom"].read_bytes())
+    assert entry.offset is not None
+    raw[entry.offset + entry.size // 2] ^= 0x55
+    (tmp_path / "corrupt").write_bytes(raw)
+    refuse(tmp_path / "corrupt", says="Odd TYPES")
+
+
+@pytest.mark.parametrize("form", ["raw", "tar", "directory"])
+def test_rows_that_were_cut_off(backups: Backups, tmp_path: Path, form: str) -> None:
+    """The file is as long as it should be, but the end of a table's rows is not where it should be."""
+    path = tmp_path / "cut"
+    if form == "directory":
+        shutil.copytree(backups[form], path)
+        for file in path.glob("*.dat.gz"):
+            rows = gzip.decompress(file.read_bytes())
+            file.write_bytes(gzip.compress(rows.replace(b"\\.\n\n\n", b"     ")))
+    else:
+        path.write_bytes(backups[form].read_bytes().replace(b"\\.\n\n\n", b"     "))
+    refuse(path, says="incompleto")
+
+
+def test_every_bad_backup_is_told_at_once(backups: Backups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMOLOG_LANG", "en")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "cut").write_bytes(backups["custom"].read_bytes()[:-9])
+    shutil.copy(backups["custom"], tmp_path / "copy")
+    good = {"central": backups["custom"], "b": backups["directory"]}
+    told: list[tuple[int, int]] = []
+    found = inspect_all(good, work=tmp_path / "work", on_progress=lambda *progress: told.append(progress))
+    assert {name: backup.path for name, backup in found.items()} == good
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1] == sum(backup.size for backup in found.values())
+
+    def refused(**paths: Path) -> tuple[BackupError, list[str]]:
+        names: list[str] = []
+        with pytest.raises(BackupError) as caught:
+            inspect_all(good | paths, work=tmp_path / "work", on_found=lambda name, backup: names.append(name))
+        return caught.value, names
+
+    one, names = refused(a=tmp_path / "empty")
+    assert (one.what, one.evidence, names) == ("The file is empty.", str(tmp_path / "empty"), ["central", "b"])
+    several, names = refused(a=tmp_path / "empty", c=tmp_path / "cut", d=tmp_path / "copy", e=tmp_path / "none")
+    assert names == ["central", "b", "d"]
+    assert [line.split(":")[0] for line in several.details] == [
+        f"a ({tmp_path / 'empty'})", f"c ({tmp_path / 'cut'})", f"e ({tmp_path / 'none'})", "central, d",
+    ]  # fmt: skip
+    assert "same backup" in several.details[-1]
+
+
+@pytest.mark.parametrize("other", ["again", "copy"])
+def test_the_same_backup_twice(backups: Backups, tmp_path: Path, other: str) -> None:
+    """The central as a source: the same file, or a copy of it."""
+    shutil.copy(backups["custom"], tmp_path / "copy")
+    path = backups["custom"] if other == "again" else tmp_path / "copy"
+    with pytest.raises(BackupError, match="mesmo backup foi indicado 2 vezes: central, ubs") as caught:
+        inspect_all({"central": backups["custom"], "ubs": path}, work=tmp_path / "work")
+    assert str(path) in str(caught.value.evidence)
 
 
 def test_messages_in_english(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from merge.errors import BackupError, ConfigError
-from sandbox import archive as archives
 from sandbox.intake import check_server, inspect
 from sandbox.restore import restore_central
-from tests.fix_backup import ALL_FORMS, DATABASE, SECRET, Backups, dump, fingerprint
+from tests.fix_backup import ALL_FORMS, DATABASE, SECRET, Backups, dump, fingerprint, flipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,25 +129,33 @@ def test_newer_than_the_server(server: Server, backups18: Backups, tmp_path: Pat
     check_server(backup, 18)
 
 
-def flipped(path: Path, target: Path) -> Iterator[Path]:
-    """Copies of a custom archive, each with another byte of its compressed data changed."""
-    whole = path.read_bytes()
-    for entry in archives.read(path):
-        if entry.size > 200 and entry.offset is not None:
-            for place in (entry.offset + 40, entry.offset + entry.size // 2, entry.offset + entry.size - 8):
-                target.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-                yield target
-
-
-def test_corrupt_data(server: Server, backups: Backups, tmp_path: Path) -> None:
-    """A byte changed within compressed data passes the intake and stops the restore."""
+def test_data_that_change_after_the_intake(server: Server, backups: Backups, tmp_path: Path) -> None:
+    """The intake had found them whole; then the disk failed. The restore stops, and says which file it is."""
+    path = tmp_path / "backup"
     refused = 0
-    for path in flipped(backups["custom"], tmp_path / "corrupt"):
-        with pytest.raises(BackupError):
-            restore_central(server, inspect(path, work=tmp_path / "work"), "restored", jobs=2)
+    for corrupt in flipped(backups["custom"], tmp_path / "corrupt"):
+        shutil.copy(backups["custom"], path)
+        backup = inspect(path, work=tmp_path / "work")
+        shutil.copy(corrupt, path)
+        with pytest.raises(BackupError) as caught:
+            restore_central(server, backup, "restored", jobs=2)
+        assert caught.value.evidence == str(path)
         refused += 1
         assert not server.has_database("restored")
     assert refused >= 6
+
+
+@pytest.mark.parametrize("form", ["raw", "plain", "tar"])
+def test_a_row_that_lacks_a_column(server: Server, backups: Backups, tmp_path: Path, form: str) -> None:
+    """Nothing shows it but the load: the error names the file and the table."""
+    path = tmp_path / "backup"
+    whole = backups[form].read_bytes()
+    assert whole.count(b"7\tn7\n") == 1
+    path.write_bytes(whole.replace(b"7\tn7\n", b"7,n7\n"))
+    with pytest.raises(BackupError) as caught:
+        restore_central(server, inspect(path, work=tmp_path / "work"), "restored", jobs=2)
+    assert caught.value.evidence == str(path)
+    assert "parent" in " ".join([caught.value.what, *caught.value.details])
 
 
 HEADER = """-- PostgreSQL database dump
@@ -233,6 +241,7 @@ def test_errors_tell_no_rows(server: Server, tmp_path: Path, rows: str) -> None:
     assert SECRET not in told
     assert "MARIA" not in told
     assert "1 erro" in told
+    assert caught.value.evidence == str(path)
 
 
 def test_errors_of_an_archive_tell_no_rows(server: Server, backups: Backups, tmp_path: Path) -> None:
@@ -244,6 +253,7 @@ def test_errors_of_an_archive_tell_no_rows(server: Server, backups: Backups, tmp
     assert path.read_bytes() != whole
     with pytest.raises(BackupError) as caught:
         restore_central(server, inspect(path, work=tmp_path / "work"), "restored", jobs=2)
+    assert caught.value.evidence == str(path)
     told = " ".join([caught.value.what, *caught.value.details])
     assert "line" not in told.replace("pipeline", "")
     assert "invalid input syntax for type" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,11 @@ import pytest
 from psycopg import sql
 
 from merge.errors import BackupError, SchemaDifference
-from sandbox import archive as archives
 from sandbox import large_objects
 from sandbox.intake import Backup, inspect
 from sandbox.restore import restore_central
 from sandbox.source import load_source, restore_schema
-from tests.fix_backup import ALL_FORMS, DATABASE, OWNER, SECRET, Backups, dump, fingerprint
+from tests.fix_backup import ALL_FORMS, DATABASE, OWNER, SECRET, Backups, dump, fingerprint, flipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,6 +189,7 @@ def test_table_that_the_central_lacks(server: Server, backups: Backups, tmp_path
     with pytest.raises(SchemaDifference) as caught:
         load_source(server, inspect(backups["custom"], work=tmp_path / "work"), number=3, target=target)
     assert caught.value.details == ("no_key",)
+    assert caught.value.evidence == str(backups["custom"])
 
 
 @pytest.mark.parametrize("route", ["copy", "restore"])
@@ -199,6 +200,7 @@ def test_errors_tell_no_rows(server: Server, backups: Backups, tmp_path: Path, t
         load_source(
             server, inspect(backups["custom"], work=tmp_path / "work"), number=3, target=target, jobs=2, route=route
         )
+    assert caught.value.evidence == str(backups["custom"])
     told = " ".join([caught.value.what, *caught.value.details])
     assert "no_key" in told
     assert "22P0" in told
@@ -209,24 +211,56 @@ def test_errors_tell_no_rows(server: Server, backups: Backups, tmp_path: Path, t
         assert conn.execute("SELECT count(*) FROM homolog.loaded").fetchone() == (0,)
 
 
-def test_corrupt_data(
-    server: Server, backups: Backups, tmp_path: Path, target: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("route", ["copy", "restore"])
+def test_data_that_change_after_the_intake(
+    server: Server, backups: Backups, tmp_path: Path, target: str, caplog: pytest.LogCaptureFixture, route: Any
 ) -> None:
-    whole = backups["custom"].read_bytes()
+    path = tmp_path / "backup"
     refused = 0
-    for entry in archives.read(backups["custom"]):
-        if entry.size < 200 or entry.offset is None or entry.namespace == "other":
-            continue
-        place = entry.offset + entry.size // 2
-        path = tmp_path / "corrupt"
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        with pytest.raises(BackupError):
-            load_source(server, inspect(path, work=tmp_path / "work"), number=3, target=target, jobs=2)
+    for corrupt in flipped(backups["custom"], tmp_path / "corrupt"):
+        shutil.copy(backups["custom"], path)
+        backup = inspect(path, work=tmp_path / "work")
+        shutil.copy(corrupt, path)
+        with pytest.raises(BackupError) as caught:
+            load_source(server, backup, number=3, target=target, jobs=2, route=route)
+        assert caught.value.evidence == str(path)
         refused += 1
         assert not server.has_database("source_3_data")
-    assert refused >= 2
+    assert refused >= 6
     assert threading.active_count() == 1
     assert not caplog.text  # psycopg would quote a row
+
+
+@pytest.mark.parametrize(("form", "route"), [("raw", "copy"), ("raw", "restore"), ("plain", "copy"), ("tar", "copy")])
+def test_a_row_that_lacks_a_column(
+    server: Server, backups: Backups, tmp_path: Path, target: str, form: str, route: Any
+) -> None:
+    """Nothing shows it but the load: the error names the file and the table."""
+    path = tmp_path / "backup"
+    whole = backups[form].read_bytes()
+    assert whole.count(b"7\tn7\n") == 1
+    path.write_bytes(whole.replace(b"7\tn7\n", b"7,n7\n"))
+    backup = inspect(path, work=tmp_path / "work")
+    with pytest.raises(BackupError) as caught:
+        load_source(server, backup, number=3, target=target, jobs=2, route=route)
+    assert caught.value.evidence == str(path)
+    assert "parent" in " ".join([caught.value.what, *caught.value.details])
+
+
+@pytest.mark.parametrize("form", ["custom", "plain"])
+def test_a_backup_that_is_cut_off_after_the_intake(
+    server: Server, backups: Backups, tmp_path: Path, target: str, form: str
+) -> None:
+    path = tmp_path / "backup"
+    whole = backups[form].read_bytes()
+    path.write_bytes(whole)
+    backup = inspect(path, work=tmp_path / "work")
+    path.write_bytes(whole[: whole.index(b"\n7\tn7\n")] if form == "plain" else whole[:-3000])
+    with pytest.raises(BackupError) as caught:
+        load_source(server, backup, number=3, target=target)
+    assert caught.value.evidence == str(path)
+    if form == "plain":
+        assert caught.value.details == ("parent",)
 
 
 HOSTILE = rb"""-- PostgreSQL database dump

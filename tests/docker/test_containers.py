@@ -7,18 +7,21 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
+import sandbox.leftovers
 from merge.errors import ServerError
 from sandbox import choose, images
 from sandbox.command import CommandFailed
 from sandbox.container_command import ContainerCommand
-from sandbox.containers import LABEL, DockerServer, leftovers, remove_leftovers
+from sandbox.containers import LABEL, DockerServer, leftovers, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -293,7 +296,7 @@ def test_data_are_void_after_a_restart_of_the_machine(make_docker_server: MakeSe
     assert not server.data_is_sound()
     server.stop()
     assert server.data_is_sound()
-    remove_leftovers(server.run_id)
+    remove(leftovers(server.run_id))
     assert not server.data_is_sound()
     server.destroy()
 
@@ -321,6 +324,39 @@ def test_destroy_leaves_nothing(make_docker_server: MakeServer, client: docker.D
     server.destroy()
 
 
+def test_the_log_tells_of_errors_and_of_no_row(make_docker_server: MakeServer) -> None:
+    """While it runs, after it was killed and after it was stopped, when its containers are gone."""
+    server = make_docker_server()
+    assert server.logs() == []
+
+    def said(wanted: str) -> str:
+        deadline = time.monotonic() + 20
+        while True:
+            text = "".join(path.read_text() for path in server.logs())
+            if wanted in text or time.monotonic() > deadline:
+                assert "MARIA" not in text
+                return text
+            time.sleep(0.1)
+
+    line = ",22P02,homolog_admin,postgres,ERROR:  ***"
+    for attempt in (1, 2):
+        server.start()
+        with server.connect("postgres") as conn, pytest.raises(psycopg.Error):
+            conn.execute("SELECT 'MARIA DA SILVA'::integer")
+        assert line in said(line)
+        if attempt == 1:
+            with images.daemon() as client:
+                client.containers.get(f"homolog-{server.run_id}-postgres").kill("SIGKILL")
+    server.stop()
+    text = said("was not properly shut down")
+    assert text.count(line) == 2
+    assert "was not properly shut down" in text
+    assert "database system is shut down" in text  # to its last word
+    assert [path.stat().st_mode & 0o777 for path in server.logs()] == [0o600, 0o600]
+    server.destroy()
+    assert server.logs() == []
+
+
 def test_leftovers_are_found_and_removed(make_docker_server: MakeServer) -> None:
     server = make_docker_server()
     server.start()
@@ -328,7 +364,24 @@ def test_leftovers_are_found_and_removed(make_docker_server: MakeServer) -> None
     assert sorted(left.kind for left in found) == ["containers", "containers", "containers", "networks", "volumes"]
     assert set(found) <= set(leftovers())
     assert leftovers("no-such-run") == []
-    assert remove_leftovers(server.run_id) == found
+    assert {left.folder for left in found} == {str(server.folder.resolve().parent)}
+    remove(found)
+    remove(found)
+    assert leftovers(server.run_id) == []
+
+
+def test_what_is_left_of_a_run_whose_folder_was_deleted(make_docker_server: MakeServer) -> None:
+    server = make_docker_server()
+    folder = server.folder.parent / server.run_id
+    server = DockerServer(folder / "server", major=15, run_id=server.run_id, memory=2**30)
+    server.start()
+    ours = leftovers(server.run_id)
+    assert not set(ours) & set(sandbox.leftovers.find([]))  # its folder is there
+    shutil.rmtree(folder)
+    assert not set(ours) & set(sandbox.leftovers.find([server.run_id]))  # it is known
+    found = [left for left in sandbox.leftovers.find(["other"]) if left.run_id == server.run_id]
+    assert found == ours
+    sandbox.leftovers.remove(found)
     assert leftovers(server.run_id) == []
 
 

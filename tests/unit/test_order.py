@@ -11,10 +11,10 @@ import pytest
 
 from merge.errors import BackupError
 from sandbox import intake_show, order
-from sandbox.contents import Contents, measure
-from sandbox.intake import Backup
+from sandbox.contents import Contents
+from sandbox.intake import Backup, inspect
 from sandbox.order import Candidate
-from tests.unit.test_archive import make
+from tests.unit.test_archive import chunked, make
 
 if TYPE_CHECKING:
     from typing import Any
@@ -116,11 +116,15 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
 
 def test_what_python_does_not_decompress_is_measured_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    content = bytearray(make((1, 15)))
+    packed = chunked(b"\x28\xb5\x2f\xfd" + b"rows")
+    content = bytearray(make((1, 15), packed, packed))
     content[11] = 3  # zstd
     path.write_bytes(content)
-    found = measure(backup(str(path)))
-    assert (found.unit, found.rows, found.sizes) == ("stored", None, {"público.tb ção": 29})
+    found = Contents.of(inspect(path, work=tmp_path / "work"))
+    assert (found.unit, found.rows, found.sizes) == ("stored", None, {"público.tb ção": 6 + len(packed)})
+    path.write_bytes(content.replace(b"\x28", b"\x29"))
+    with pytest.raises(BackupError, match="tb ção"):  # they do not begin as they should
+        inspect(path, work=tmp_path / "work")
 
 
 def test_what_is_printed_as_json() -> None:
