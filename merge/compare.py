@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from merge.errors import SchemaDifference
-from merge.language import text
+from merge.language import counted, text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -65,8 +65,10 @@ def check(differences: Sequence[Difference]) -> None:
     if harmful:
         raise SchemaDifference(
             text(
-                pt=f"O esquema da origem não é o do central: {len(harmful)} diferenças impedem a unificação.",
-                en=f"The source's schema is not the central's: {len(harmful)} differences forbid the merge.",
+                pt="O esquema da origem não é o do central: "
+                f"{counted(len(harmful), 'diferença impede', 'diferenças impedem')} a unificação.",
+                en="The source's schema is not the central's: "
+                f"{counted(len(harmful), 'difference forbids', 'differences forbid')} the merge.",
             ),
             next_step=text(
                 pt="Leve as duas instalações à mesma versão do PEC e faça novos backups.",

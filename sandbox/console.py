@@ -137,7 +137,6 @@ class Reporter:
         """Show every answer of a preflight, what is wrong first; as JSON all there is about them."""
         if self.as_json:
             _print_json([asdict(answer) for answer in answers])
-        order = list(words.states())
         table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
         for header in (
             text(pt="código", en="id"),
@@ -147,9 +146,9 @@ class Reporter:
             text(pt="situação", en="state"),
         ):
             table.add_column(header, overflow="fold")
-        for answer in sorted(answers, key=lambda a: order.index(a.state)):
+        for answer in sorted(answers, key=lambda a: words.STATES.index(a.state)):
             found = "" if answer.found is None else words.number(answer.found)
-            state = Text(words.states()[answer.state], _STATES.get(answer.state, "dim"))
+            state = Text(words.state(answer.state), _STATES.get(answer.state, "dim"))
             title = Text(answer.title)
             if answer.state in ("blocked", "warned"):
                 title.append(f"\n{answer.meaning}\n→ {answer.action}", "dim")
@@ -241,7 +240,7 @@ def show_interrupted() -> None:
 def states(answers: Iterable[Reported | PreflightResult]) -> str:
     """How many answers there are of each state, e.g. ``2 warnings · 41 in order``."""
     count = Counter(answer.state for answer in answers)
-    return " · ".join(f"{count[state]} {name}" for state, name in words.states().items() if count[state])
+    return " · ".join(f"{count[name]} {words.state(name, count[name])}" for name in words.STATES if count[name])
 
 
 def _tables(found: Profiled) -> Table:

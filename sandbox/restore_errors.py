@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from psycopg.errors import NotNullViolation
 
 from merge.errors import BackupError, PreflightBlocked
-from merge.language import text
+from merge.language import counted, text
 
 if TYPE_CHECKING:
     import psycopg
@@ -118,8 +118,8 @@ def describe(error: psycopg.Error) -> str:
 def _error(action: str, count: int, details: list[str], *, corrupt: bool) -> BackupError:
     return BackupError(
         text(
-            pt=f"A restauração de {action} parou com {count} erro(s).",
-            en=f"Restoring {action} stopped with {count} error(s).",
+            pt=f"A restauração de {action} parou com {counted(count, 'erro', 'erros')}.",
+            en=f"Restoring {action} stopped with {counted(count, 'error', 'errors')}.",
         ),
         details=details,
         next_step=text(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from merge.language import text
+from merge.language import counted, text
+from merge.language import number as number
+from merge.plan import ALL, BELONGS, CENTRAL_OWNS, KEEP_CENTRAL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sandbox.result import RunResult
 
 
@@ -27,110 +33,193 @@ def verdict(result: RunResult) -> Verdict:
     problem = result.problem
     why = (problem.what,) if problem else ()
     asked = (problem.next_step,) if problem and problem.next_step else ()
+    untouched = text(pt="A produção não foi tocada.", en="Production was not touched.")
     if result.status == "validated":
+        done = (
+            text(pt="Execução final validada", en="Final run validated")
+            if result.final
+            else text(pt="Ensaio validado", en="Rehearsal validated")
+        )
         return Verdict(
             "good",
-            text(pt="Validado, com linhas rejeitadas", en="Validated, with rows rejected")
+            text(pt=f"{done}, com linhas rejeitadas", en=f"{done}, with rows rejected")
             if _rejected(result)
-            else text(pt="Validado: nenhum registro se perdeu", en="Validated: no record was lost"),
+            else text(pt=f"{done}: nenhum registro se perdeu", en=f"{done}: no record was lost"),
             tuple(_validated(result)),
             tuple(_after_validated(result)),
         )
     if result.status == "different":
+        shown = (text(pt="Veja as diferenças abaixo.", en="See the differences below."),) if result.differences else ()
         return Verdict(
             "bad",
             text(pt="Há diferenças: não leve à produção", en="There are differences: do not go to production"),
-            (*why, text(pt="A produção não foi tocada.", en="Production was not touched.")),
-            (*asked, text(pt="Veja as diferenças abaixo.", en="See the differences below.")),
+            (*why, untouched),
+            (*asked, *shown),
         )
     if result.status == "blocked":
         return Verdict(
             "wait",
             text(pt="Bloqueado: há algo a resolver antes", en="Blocked: something must be solved first"),
-            (
-                *why,
-                text(
-                    pt="A unificação parou antes de gravar esta origem. A produção não foi tocada.",
-                    en="The merge stopped before this source was written. Production was not touched.",
-                ),
-            ),
+            (*why, f"{_stopped_at(result)} {untouched}"),
             asked,
         )
     return Verdict(
         "bad",
-        text(pt="Falhou: o ensaio não chegou ao fim", en="Failed: the rehearsal did not reach its end"),
+        text(pt="Falhou: a execução final não chegou ao fim", en="Failed: the final run did not reach its end")
+        if result.final
+        else text(pt="Falhou: o ensaio não chegou ao fim", en="Failed: the rehearsal did not reach its end"),
         (*why, text(pt="O que estava em curso foi desfeito.", en="What was under way was undone.")),
         asked,
     )
 
 
-def _validated(result: RunResult) -> list[str]:
-    rows, sources = number(result.rows), len(result.sources)
-    sentences = [
-        text(
-            pt=f"As {rows} linhas de {sources} instalações foram contadas uma a uma: cada uma está no banco unificado, "
-            "ou já estava no central, ou tem um motivo declarado para não vir.",
-            en=f"All {rows} rows of {sources} installations are accounted for: each is in the merged database, "
-            "or was in the central already, or has a declared reason not to come.",
+def _stopped_at(result: RunResult) -> str:
+    """How far a run came that was blocked."""
+    merged = sum(f"source.{n}.merge" in result.timings for n in range(1, len(result.sources) + 1))
+    if merged:
+        sources = len(result.sources)
+        return text(
+            pt=f"{counted(merged, 'origem já estava unificada', 'origens já estavam unificadas')} na sandbox, de "
+            f"{number(sources)}; das outras nada foi gravado.",
+            en=f"{counted(merged, 'source was', 'sources were')} merged in the sandbox already, of {number(sources)}; "
+            "nothing of the others was written.",
         )
-    ]
+    if "central.restore" in result.timings:
+        return text(
+            pt="A execução parou antes de unificar qualquer origem.", en="The run stopped before any source was merged."
+        )
+    return text(
+        pt="A execução parou antes de restaurar qualquer backup.", en="The run stopped before any backup was restored."
+    )
+
+
+def _validated(result: RunResult) -> Iterator[str]:
+    sources = len(result.sources)
+    yield text(
+        pt=f"{counted(result.rows, 'linha', 'linhas')} de {counted(sources, 'instalação', 'instalações')}, contadas "
+        "uma a uma: cada uma está no banco unificado, ou já estava no central, ou não veio por um motivo declarado.",
+        en=f"{counted(result.rows, 'row', 'rows')} of {counted(sources, 'installation', 'installations')}, counted one "
+        "by one: each is in the merged database, or was in the central already, or did not come for a declared reason.",
+    )
+    yield from _left_behind(result)
     if result.central_proof is not None and result.central_proof.central_unchanged:
-        sentences.append(
-            text(
-                pt="Os dados que o central já tinha continuam idênticos.",
-                en="The data that the central already had are still identical.",
-            )
+        yield text(
+            pt="Os dados que o central já tinha continuam idênticos.",
+            en="The data that the central already had are still identical.",
         )
-    if result.scope != "all":
-        sentences.append(
-            text(
-                pt=f"O escopo {result.scope} deixa de fora parte do que as origens têm, por regras declaradas.",
-                en=f"The scope {result.scope} leaves out a part of what the sources have, by declared rules.",
-            )
+    if rejected := _rejected(result):
+        yield text(
+            pt=f"Atenção: {counted(rejected, 'linha foi rejeitada', 'linhas foram rejeitadas')}; "
+            "os motivos estão na tabela de cada origem.",
+            en=f"Note: {counted(rejected, 'row was', 'rows were')} rejected; "
+            "the reasons are in the table of each source.",
         )
-    rejected = _rejected(result)
-    if rejected:
-        sentences.append(
+
+
+def _left_behind(result: RunResult) -> Iterator[str]:
+    """How many rows did not come, and of which kinds: those of which nothing is lost, and the others."""
+    count: Counter[str] = Counter()
+    for source in result.sources:
+        for table in source.tables:
+            for why, rows in table.left_out.items():
+                count[_kind_left(table.role, why, of_table=why in (table.reason, table.rule))] += rows
+    count["other"] -= _rejected(result)  # which have a sentence of their own
+    known = [
+        (
+            "derived",
+            text(pt="de dados que o central refaz, como relatórios", en="of data that the central makes anew"),
+        ),
+        ("config", text(pt="de configuração, que fica a do central", en="of settings, of which the central's stay")),
+        (
+            "queue",
             text(
-                pt=f"Atenção: {number(rejected)} linhas foram rejeitadas; os motivos estão na tabela de cada origem.",
-                en=f"Note: {number(rejected)} rows were rejected; the reasons are in the table of each source.",
-            )
+                pt="de filas, sessões e processos, que só valem na própria instalação",
+                en="of queues, sessions and jobs, which are of use in their own installation only",
+            ),
+        ),
+        ("owned", text(pt="de vínculos que o central já define", en="of links that the central defines already")),
+    ]
+    parts = [f"{number(count[kind])} {what}" for kind, what in known if count[kind]]
+    if parts:
+        gone = sum(count[kind] for kind, _ in known)
+        share = percent(100 * gone / result.rows)
+        yield text(
+            pt=f"{counted(gone, 'linha', 'linhas')} ({share}) não {'veio' if gone == 1 else 'vieram'}, e isso não é "
+            f"perda: {'; '.join(parts)}.",
+            en=f"{counted(gone, 'row', 'rows')} ({share}) did not come, which is no loss: {'; '.join(parts)}.",
         )
-    return sentences
+    if (other := count["other"]) <= 0:
+        return
+    more = text(pt="Mais " if parts else "", en="Another " if parts else "")
+    by = (
+        text(pt="regras do perfil", en="rules of the profile")
+        if result.scope == ALL
+        else text(pt=f"escolha do escopo {result.scope}", en=f"choice of the scope {result.scope}")
+    )
+    yield text(
+        pt=f"{more}{counted(other, 'linha ficou', 'linhas ficaram')} de fora por {by}: só estão nos backups das "
+        "origens. Leia os motivos em cada origem.",
+        en=f"{more}{counted(other, 'row was', 'rows were')} left out by {by}: only the sources' backups hold them. "
+        "Read the reasons at each source.",
+    )
+
+
+def _kind_left(role: str, why: str, *, of_table: bool) -> str:
+    if why == CENTRAL_OWNS:
+        return "owned"
+    return role if of_table and role in ("derived", "config", "queue") else "other"
 
 
 def _rejected(result: RunResult) -> int:
     return sum((source.dispositions or {}).get("rejected", 0) for source in result.sources)
 
 
-def _after_validated(result: RunResult) -> list[str]:
-    steps = [
-        text(
-            pt="Leia em cada origem o que não veio, e por quê.",
-            en="Read for each source what did not come, and why.",
-        )
-    ]
-    steps.append(
-        text(
-            pt=f"Gere a lista do que as unidades devem refazer: invoke handover --run {result.run_id}",
-            en=f"Make the list of what the units must make again: invoke handover --run {result.run_id}",
-        )
+def _after_validated(result: RunResult) -> Iterator[str]:
+    yield text(
+        pt="Leia em cada origem o que não veio, e por quê.", en="Read for each source what did not come, and why."
     )
-    if sum(result.duplicates.values()):
-        steps.append(
-            text(
-                pt=f"Há {number(sum(result.duplicates.values()))} grupos de cidadãos com o mesmo documento: "
-                "todos vieram, e a equipe de saúde decide depois.",
-                en=f"There are {number(sum(result.duplicates.values()))} groups of citizens with the same document: "
-                "all of them came, and the health team decides later.",
-            )
+    if warned := sum(answer.state == "warned" for answer in result.preflight):
+        yield text(
+            pt=f"Resolva ou aceite {counted(warned, 'aviso', 'avisos')} das verificações, abaixo.",
+            en=f"Solve or accept {counted(warned, 'warning', 'warnings')} of the checks, below.",
+        )
+    if moving := sum(suspicion.moves for suspicion in result.suspicions):
+        yield text(
+            pt=f"{counted(moving, 'coluna parece', 'colunas parecem')} referência que ninguém declarou, a chaves que "
+            "mudam: mostre a lista, em Avisos, a quem mantém o perfil.",
+            en=f"{counted(moving, 'column looks', 'columns look')} like a reference that nobody declared, to keys that "
+            "move: show the list, in Warnings, to whoever maintains the profile.",
+        )
+    if missing := sum(base.missing for base in result.attachments):
+        yield text(
+            pt=f"{counted(missing, 'linha aponta', 'linhas apontam')} para um anexo que não foi entregue: procure o "
+            "arquivo na origem.",
+            en=f"{counted(missing, 'row points', 'rows point')} to an attachment that was not delivered: look for the "
+            "file at the source.",
+        )
+    yield text(
+        pt=f"Gere a lista do que as unidades devem refazer: invoke handover --run {result.run_id}",
+        en=f"Make the list of what the units must make again: invoke handover --run {result.run_id}",
+    )
+    if groups := sum(result.duplicates.values()):
+        files = [duplicates_file(n) for n, s in enumerate(result.sources, 1) if result.duplicates.get(s.name)]
+        and_ = text(pt=" e ", en=" and ")
+        yield text(
+            pt=f"{counted(groups, 'grupo', 'grupos')} de cidadãos com o mesmo documento: todos vieram, e a equipe de "
+            f"saúde decide depois. Os códigos internos estão em {and_.join(files)}, na pasta da execução.",
+            en=f"{counted(groups, 'group', 'groups')} of citizens with the same document: all of them came, and the "
+            f"health team decides later. Their internal ids are in {and_.join(files)}, in the run's folder.",
         )
     if not result.candidate.promotable:
-        steps.append(
-            text(pt="Este banco ainda não pode ir para produção", en="This database may not go to production yet")
-            + (f": {result.candidate.reason}." if result.candidate.reason else ".")
+        why = f": {result.candidate.reason}." if result.candidate.reason else "."
+        yield (
+            text(pt="Este banco ainda não pode ir para produção", en="This database may not go to production yet") + why
         )
-    return steps
+
+
+def duplicates_file(number_: int) -> str:
+    """The file of the run's folder with the internal ids of one source's duplicates."""
+    return f"source-{number_}-duplicates.json"
 
 
 def labels() -> dict[str, str]:
@@ -162,15 +251,15 @@ def roles() -> dict[str, str]:
 def reason(name: str) -> str:
     """A reason of the ledger in words; those of the profile are words already."""
     return {
-        "central_kept": text(
+        KEEP_CENTRAL: text(
             pt="já no central, com diferença: fica o valor do central",
             en="already in the central, with a difference: the central's value stays",
         ),
-        "central_owns": text(
+        CENTRAL_OWNS: text(
             pt="pertence a uma linha que o central já tem, que não ganha outras",
             en="belongs to a row that the central has already, which gains no others",
         ),
-        "belongs": text(
+        BELONGS: text(
             pt="refere-se a uma linha que o escopo deixa de fora",
             en="refers to a row that the scope leaves out",
         ),
@@ -195,18 +284,60 @@ def kinds() -> dict[str, str]:
     }
 
 
-def states() -> dict[str, str]:
-    """What the answers of a state are called."""
-    return {
-        "blocked": text(pt="impedem", en="block"),
-        "warned": text(pt="avisos", en="warnings"),
-        "accepted": text(pt="avisos aceitos", en="warnings accepted"),
-        "pending": text(pt="pendentes", en="pending"),
-        "confirmed": text(pt="confirmadas", en="confirmed"),
-        "passed": text(pt="em ordem", en="in order"),
-        "recorded": text(pt="registradas", en="recorded"),
-        "not_available": text(pt="não se aplicam", en="not available"),
-    }
+STATES = ("blocked", "warned", "accepted", "pending", "confirmed", "recorded", "passed", "not_available")
+"""The states of a preflight answer, those first that somebody should look at."""
+
+
+def state(name: str, count: int = 1) -> str:
+    """What so many answers of a state are called."""
+    one, many = {
+        "blocked": text(pt="impede impedem", en="blocks block").split(),
+        "warned": text(pt="aviso avisos", en="warning warnings").split(),
+        "accepted": (
+            text(pt="aviso aceito", en="warning accepted"),
+            text(pt="avisos aceitos", en="warnings accepted"),
+        ),
+        "pending": text(pt="pendente pendentes", en="pending pending").split(),
+        "confirmed": text(pt="confirmada confirmadas", en="confirmed confirmed").split(),
+        "recorded": text(pt="registrada registradas", en="recorded recorded").split(),
+        "passed": (text(pt="em ordem", en="in order"),) * 2,
+        "not_available": (
+            text(pt="não se aplica", en="not available"),
+            text(pt="não se aplicam", en="not available"),
+        ),
+    }[name]
+    return one if count == 1 else many
+
+
+def evidence(name: str) -> str:
+    """How what a check relies on is known."""
+    return {"seen": text(pt="visto", en="seen"), "inferred": text(pt="deduzido", en="inferred")}.get(name, name)
+
+
+def detail(name: str, value: int | str | None) -> tuple[str, str]:
+    """A detail of a preflight answer: what it is called, and its value."""
+    label = {
+        "bytes": "bytes",
+        "central": text(pt="no central", en="in the central"),
+        "source": text(pt="na origem", en="in the source"),
+        "collation": text(pt="ordenação", en="collation"),
+        "created": text(pt="backup de", en="backup of"),
+        "details": text(pt="quais", en="which"),
+        "encoding": text(pt="codificação", en="encoding"),
+        "files": text(pt="arquivos", en="files"),
+        "keys": text(pt="chaves", en="keys"),
+        "last_write": text(pt="última escrita", en="last write"),
+        "missing": text(pt="faltam", en="missing"),
+        "reason": text(pt="motivo", en="reason"),
+        "rows": text(pt="linhas", en="rows"),
+        "seconds": text(pt="diferença", en="gap"),
+        "unclaimed": text(pt="de linha nenhuma", en="of no row"),
+    }.get(name, name.replace("_", " "))
+    if name == "seconds" and isinstance(value, int):
+        return label, duration(abs(value))
+    if isinstance(value, int):
+        return label, number(value)
+    return label, "—" if value is None else moments(value)
 
 
 def places(where: str) -> str:
@@ -214,13 +345,26 @@ def places(where: str) -> str:
     return {
         "run": text(pt="execução", en="run"),
         "merged": text(pt="base unificada", en="merged base"),
+        "attachments": text(pt="anexos", en="attachments"),
     }.get(where, where)
+
+
+def fates() -> dict[str, str]:
+    """What became of attachments, of many of them."""
+    return {
+        "inserted": text(pt="no seu lugar", en="in their place"),
+        "matched": text(pt="já no central", en="already there"),
+        "reconciled": text(pt="o central tem outro; à parte", en="the central has another; apart"),
+        "excluded": text(pt="a linha não veio; à parte", en="their row did not come; apart"),
+        "unclaimed": text(pt="de linha nenhuma; à parte", en="of no row; apart"),
+    }
 
 
 def check_name(name: str) -> str:
     """What a check is called."""
     return {
         "intake": text(pt="arquivos de backup íntegros", en="backup files sound"),
+        "conditions": text(pt="condições para começar", en="conditions to begin"),
         "restore": text(pt="backup restaurado", en="backup restored"),
         "schema": text(pt="mesma estrutura do central", en="same structure as the central"),
         "coverage": text(pt="toda tabela tem regra", en="every table has a rule"),
@@ -253,12 +397,7 @@ def step_name(step: str, result: RunResult) -> str:
     place = where.removeprefix("source.")
     if place.isdecimal() and 0 < int(place) <= len(result.sources):
         where = result.sources[int(place) - 1].name
-    return f"{where}: {phase(what)}" if where else phase(what)
-
-
-def number(value: float) -> str:
-    """A whole number with the language's separators."""
-    return f"{int(value):,}".replace(",", text(pt=".", en=","))
+    return f"{places(where)}: {phase(what)}" if where else phase(what)
 
 
 def percent(share: float) -> str:
@@ -277,7 +416,31 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return text(pt=f"{whole // 86400} dias", en=f"{whole // 86400} days")
+
+
+def size(count: int) -> str:
+    """Bytes for a person: ``812 B``, ``49 kB``, ``1,2 GB``."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return (
+        f"{value:.0f} {unit}"
+        if value >= 10 or unit == "B"
+        else f"{value:.1f} {unit}".replace(".", text(pt=",", en="."))
+    )
+
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?")
+
+
+def moments(value: str) -> str:
+    """The text with every ISO 8601 time in it as `moment` says it."""
+    return _MOMENT.sub(lambda found: moment(found[0]), value)
 
 
 def moment(value: str) -> str:
