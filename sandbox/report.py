@@ -61,6 +61,7 @@ def render(result: RunResult) -> str:
     return environment.get_template("report.html").render(
         result=result,
         verdict=words.verdict(result),
+        problem_details=_details(result),
         groups=_grouped(checks(result)),
         states=_states(result.preflight),
         findings=_findings(result.preflight),
@@ -75,6 +76,16 @@ def render(result: RunResult) -> str:
         total=sum(result.timings.values()),
         longest=max(result.timings.values(), default=0.0),
     )
+
+
+def _details(result: RunResult) -> list[str]:
+    """The details of the problem, but for the answers that block: these are shown with all there is about them."""
+    if result.problem is None:
+        return []
+    blocked = [answer for answer in result.preflight if answer.state == "blocked"]
+    shown = tuple(f"{a.id} · {a.where}: " for a in blocked)
+    asked = {f"{a.id}: {a.meaning}" for a in blocked}
+    return [detail for detail in result.problem.details if not detail.startswith(shown) and detail not in asked]
 
 
 @dataclass(frozen=True)

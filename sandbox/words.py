@@ -44,6 +44,11 @@ def verdict(result: RunResult) -> Verdict:
             "good",
             text(pt=f"{done}, com linhas rejeitadas", en=f"{done}, with rows rejected")
             if _rejected(result)
+            else text(
+                pt=f"{done}: veio tudo o que o escopo {result.scope} inclui",
+                en=f"{done}: all that the scope {result.scope} includes has come",
+            )
+            if result.scope != ALL
             else text(pt=f"{done}: nenhum registro se perdeu", en=f"{done}: no record was lost"),
             tuple(_validated(result)),
             tuple(_after_validated(result)),
@@ -317,7 +322,7 @@ def evidence(name: str) -> str:
 def detail(name: str, value: int | str | None) -> tuple[str, str]:
     """A detail of a preflight answer: what it is called, and its value."""
     label = {
-        "bytes": "bytes",
+        "bytes": text(pt="tamanho", en="size"),
         "central": text(pt="no central", en="in the central"),
         "source": text(pt="na origem", en="in the source"),
         "collation": text(pt="ordenação", en="collation"),
@@ -336,7 +341,7 @@ def detail(name: str, value: int | str | None) -> tuple[str, str]:
     if name == "seconds" and isinstance(value, int):
         return label, duration(abs(value))
     if isinstance(value, int):
-        return label, number(value)
+        return label, size(value) if name == "bytes" else number(value)
     return label, "—" if value is None else moments(value)
 
 

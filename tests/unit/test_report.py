@@ -352,12 +352,15 @@ def test_the_report_tells_what_the_preflight_found() -> None:
 
 def test_what_blocks_comes_before_the_steps() -> None:
     answer = build_answer("B-01a", "ubs-sul", "blocked", gate="block", details={"central": "5.5.28", "source": "5.4.9"})
-    problem = Problem("1 verificação impede a unificação.", details=("B-01a · ubs-sul",), kind="PreflightBlocked")
+    problem = Problem(
+        "1 verificação impede a unificação.", details=("B-01a · ubs-sul: it differs", "tb_x"), kind="PreflightBlocked"
+    )
     text = page_text(replace(build_blocked(), preflight=(answer,), problem=problem))
     assert text.index("impede título de B-01a") < text.index("Etapas")
     assert "no central: 5.5.28 na origem: 5.4.9" in text
     assert "1 origem já estava unificada na sandbox, de 2" in text
     assert "B-01a · ubs-sul" not in text  # said once, with all there is about it
+    assert "tb_x" in text
 
 
 def test_the_report_tells_of_attachments_suspicions_and_duplicates() -> None:
