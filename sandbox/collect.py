@@ -10,7 +10,7 @@ from merge.checks import CENTRAL
 from merge.errors import BackupError, BlockedError, ConfigError, ProofFailed
 from merge.language import text
 from merge.plan import ALL, SET, Disposition
-from sandbox import preflight
+from sandbox import preflight, words
 from sandbox.rehearsal import DATABASE
 from sandbox.result import (
     AttachmentsResult,
@@ -81,7 +81,7 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
         differences=tuple(DifferenceResult(**example) for proof in found for example in proof["examples"]),
         opaque=dict(opaque),
         schema_differences=tuple(
-            " ".join(str(d[part]) for part in ("kind", "object", "reason") if d[part])
+            f"{words.structure(d['kind'])} {d['object']}: {d['reason']}"
             for number in proofs
             for d in _load(run, f"source-{number}-schema", {"differences": ()})["differences"]
             if d["harmless"]

@@ -19,6 +19,7 @@ from rich.text import Text
 from merge.language import text
 from sandbox import words
 from sandbox.result import DISPOSITIONS
+from sandbox.verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -117,18 +118,18 @@ class Reporter:
         """Show what came of a run; in JSON mode, print result.json and nothing else on standard output."""
         if self.as_json:
             _print_json(result.to_dict())
-        verdict = words.verdict(result)
+        said = verdict(result)
         self.console.print()
         if any(source.rows for source in result.sources):
             self.console.print(_sources(result))
             self.console.print()
         if result.preflight:
             self._say(text(pt="Verificações: ", en="Checks: ") + states(result.preflight), "dim")
-        self._say(f"{result.status} · {verdict.headline}", _STYLES[verdict.tone])
+        self._say(f"{result.status} · {said.headline}", _STYLES[said.tone])
         if result.problem is None:  # which the user has seen already
-            for sentence in verdict.sentences:
+            for sentence in said.sentences:
                 self._say(f"  {sentence}")
-            for step in verdict.next_steps:
+            for step in said.next_steps:
                 self._say(f"→ {step}")
         self._say(text(pt="Relatório: ", en="Report: ") + report)
         self._say(text(pt="Resultado: ", en="Result: ") + f"{folder}/result.json")

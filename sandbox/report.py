@@ -15,6 +15,7 @@ from merge.language import counted, text
 from merge.plan import Role
 from sandbox import words
 from sandbox.result import DISPOSITIONS, checks
+from sandbox.verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -60,7 +61,7 @@ def render(result: RunResult) -> str:
     )
     return environment.get_template("report.html").render(
         result=result,
-        verdict=words.verdict(result),
+        verdict=verdict(result),
         problem_details=_details(result),
         groups=_grouped(checks(result)),
         states=_states(result.preflight),

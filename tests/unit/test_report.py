@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from sandbox import report, schema, words
 from sandbox.result import Candidate, Check, Problem, ProofResult, RunResult, ServerResult, checks, junit
+from sandbox.verdict import verdict
 from tests.builders import (
     PREFLIGHT,
     build_answer,
@@ -294,7 +295,7 @@ def test_the_report_is_whole_and_needs_nothing_else(
     page = Page(report.render(result))
     assert page.addresses == []
     assert len(page.ids) == len(set(page.ids))
-    assert words.verdict(result).headline in page.text
+    assert verdict(result).headline in page.text
     assert result.run_id in page.text
     assert all(one.sha256 in page.text for one in result.inputs)
     if result.problem:
@@ -377,13 +378,13 @@ def test_the_report_tells_of_attachments_suspicions_and_duplicates() -> None:
 
 def test_a_final_run_is_told_from_a_rehearsal() -> None:
     rehearsal, final = build_result(), build_result(final=True)
-    assert words.verdict(rehearsal).headline.startswith("Ensaio validado")
-    assert words.verdict(final).headline.startswith("Execução final validada")
+    assert verdict(rehearsal).headline.startswith("Ensaio validado")
+    assert verdict(final).headline.startswith("Execução final validada")
     assert "Ensaio" not in page_text(final)
 
 
 def said_of(source: SourceResult, **changes: Any) -> str:
-    return " ".join(words.verdict(build_result(sources=(source,), **changes)).sentences)
+    return " ".join(verdict(build_result(sources=(source,), **changes)).sentences)
 
 
 def test_rows_that_did_not_come_are_explained_by_kind() -> None:
@@ -410,11 +411,11 @@ def test_one_is_one() -> None:
     table = build_table("tb_x", "derived", "", "o central refaz", {"excluded": 1})
     source = build_source(tables=(table,), rows=1, dispositions={"excluded": 1})
     result = build_result(sources=(source,), duplicates={"ubs-norte": 1})
-    said = " ".join((*words.verdict(result).sentences, *words.verdict(result).next_steps))
+    said = " ".join((*verdict(result).sentences, *verdict(result).next_steps))
     for one in ("1 linha de 1 instalação", "1 linha (100,0 %) não veio", "1 grupo de", "aceite 1 aviso das"):
         assert one in said
     assert "1 linha em 1 tabela preenchida" in page_text(result)
-    assert words.verdict(build_result(duplicates={"ubs-norte": 2})).next_steps != words.verdict(result).next_steps
+    assert verdict(build_result(duplicates={"ubs-norte": 2})).next_steps != verdict(result).next_steps
 
 
 @pytest.mark.parametrize(
@@ -426,7 +427,7 @@ def test_one_is_one() -> None:
     ],
 )
 def test_a_blocked_run_says_how_far_it_came(timings: dict[str, float], said: str) -> None:
-    (sentence,) = words.verdict(replace(build_blocked(), timings=timings)).sentences[1:]
+    (sentence,) = verdict(replace(build_blocked(), timings=timings)).sentences[1:]
     assert said in sentence
     assert sentence.endswith("A produção não foi tocada.")
 
@@ -440,13 +441,13 @@ def test_names_are_escaped() -> None:
 def test_rejected_rows_are_said_in_the_headline() -> None:
     table = build_table("tb_x", "event", "", "sem unidade", {"rejected": 3})
     source = build_source(tables=(table,), rows=3, dispositions={"rejected": 3})
-    verdict = words.verdict(build_result(sources=(source,)))
-    assert "rejeitadas" in verdict.headline
-    assert any(sentence.startswith("Atenção: 3 linhas") for sentence in verdict.sentences)
+    said = verdict(build_result(sources=(source,)))
+    assert "rejeitadas" in said.headline
+    assert any(sentence.startswith("Atenção: 3 linhas foram") for sentence in said.sentences)
 
 
 def test_nothing_is_said_of_a_central_that_was_not_proved() -> None:
-    assert not any("idênticos" in s for s in words.verdict(build_result(central_proof=None)).sentences)
+    assert not any("idênticos" in s for s in verdict(build_result(central_proof=None)).sentences)
 
 
 @pytest.mark.parametrize(
