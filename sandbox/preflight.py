@@ -113,11 +113,11 @@ class Preflight:
             for answer in blocking
             if answer.id in self.decisions.accepted
         ]
+        places = ", ".join(dict.fromkeys(answer.where for answer in blocking))
         raise PreflightBlocked(
             text(
-                pt=f"{counted(len(blocking), 'verificação impede', 'verificações impedem')} a unificação; "
-                "nada foi gravado.",
-                en=f"{counted(len(blocking), 'check forbids', 'checks forbid')} the merge; nothing was written.",
+                pt=f"{counted(len(blocking), 'verificação impede', 'verificações impedem')} a unificação ({places}).",
+                en=f"{counted(len(blocking), 'check forbids', 'checks forbid')} the merge ({places}).",
             ),
             details=details,
             next_step=text(

@@ -80,12 +80,11 @@ def _stopped_at(result: RunResult) -> str:
     """How far a run came that was blocked."""
     merged = sum(f"source.{n}.merge" in result.timings for n in range(1, len(result.sources) + 1))
     if merged:
-        sources = len(result.sources)
+        sources = number(len(result.sources))
+        done = counted(merged, text(pt="já estava unificada", en="was"), text(pt="já estavam unificadas", en="were"))
         return text(
-            pt=f"{counted(merged, 'origem já estava unificada', 'origens já estavam unificadas')} na sandbox, de "
-            f"{number(sources)}; das outras nada foi gravado.",
-            en=f"{counted(merged, 'source was', 'sources were')} merged in the sandbox already, of {number(sources)}; "
-            "nothing of the others was written.",
+            pt=f"De {sources} origens, {done} na sandbox; nada mais foi gravado.",
+            en=f"Of {sources} sources {done} merged in the sandbox already; nothing else was written.",
         )
     if "central.restore" in result.timings:
         return text(
@@ -183,15 +182,15 @@ def _after_validated(result: RunResult) -> Iterator[str]:
     )
     if warned := sum(answer.state == "warned" for answer in result.preflight):
         yield text(
-            pt=f"Resolva ou aceite {counted(warned, 'aviso', 'avisos')} das verificações, abaixo.",
-            en=f"Solve or accept {counted(warned, 'warning', 'warnings')} of the checks, below.",
+            pt=f"Resolva ou aceite {counted(warned, 'aviso', 'avisos')} das verificações.",
+            en=f"Solve or accept {counted(warned, 'warning', 'warnings')} of the checks.",
         )
     if moving := sum(suspicion.moves for suspicion in result.suspicions):
         yield text(
-            pt=f"{counted(moving, 'coluna parece', 'colunas parecem')} referência que ninguém declarou, a chaves que "
-            "mudam: mostre a lista, em Avisos, a quem mantém o perfil.",
-            en=f"{counted(moving, 'column looks', 'columns look')} like a reference that nobody declared, to keys that "
-            "move: show the list, in Warnings, to whoever maintains the profile.",
+            pt=f"{counted(moving, 'coluna parece referência', 'colunas parecem referências')} a chaves que mudam, sem "
+            "que ninguém as declarasse: mostre a lista, em Avisos, a quem mantém o perfil.",
+            en=f"{counted(moving, 'column looks like a reference', 'columns look like references')} to keys that move, "
+            "and nobody declared it: show the list, in Warnings, to whoever maintains the profile.",
         )
     if missing := sum(base.missing for base in result.attachments):
         yield text(

@@ -134,7 +134,7 @@ def test_keys_move_and_references_follow(central: Bench) -> None:
 
 
 def test_columns_that_differ_are_counted_by_source(central: Bench) -> None:
-    """A row that differs in two columns counts in both; NULL differs; what is equal, excluded or another source's not."""
+    """A row that differs in two columns counts in both; NULL differs; another source's rows do not count."""
     with central.owner() as conn:
         conn.execute("ALTER TABLE unit ADD note text")
         conn.execute("INSERT INTO unit VALUES (3, 'D', 'same', NULL), (4, 'E', 'named', 'x')")

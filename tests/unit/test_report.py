@@ -351,6 +351,13 @@ def test_the_report_tells_what_the_preflight_found() -> None:
         assert chip in text
 
 
+def test_what_nobody_confirmed_does_not_read_as_if_it_were_so() -> None:
+    answer = build_answer("A-01", "run", "blocked", gate="block", kind="human")
+    text = page_text(replace(build_failed_at_intake(), preflight=(answer,), final=True))
+    assert "impede título de A-01 A-01 Falta confirmar: significado de A-01" in text
+    assert "linhas nas origens" not in text  # no figures of nothing
+
+
 def test_what_blocks_comes_before_the_steps() -> None:
     answer = build_answer("B-01a", "ubs-sul", "blocked", gate="block", details={"central": "5.5.28", "source": "5.4.9"})
     problem = Problem(
@@ -359,7 +366,7 @@ def test_what_blocks_comes_before_the_steps() -> None:
     text = page_text(replace(build_blocked(), preflight=(answer,), problem=problem))
     assert text.index("impede título de B-01a") < text.index("Etapas")
     assert "no central: 5.5.28 na origem: 5.4.9" in text
-    assert "1 origem já estava unificada na sandbox, de 2" in text
+    assert "De 2 origens, 1 já estava unificada na sandbox" in text
     assert "B-01a · ubs-sul" not in text  # said once, with all there is about it
     assert "tb_x" in text
 
@@ -423,7 +430,7 @@ def test_one_is_one() -> None:
     [
         ({}, "antes de restaurar"),
         ({"central.restore": 1.0}, "antes de unificar qualquer"),
-        ({"central.restore": 1.0, "source.1.merge": 1.0}, "1 origem já estava unificada na sandbox, de 2"),
+        ({"central.restore": 1.0, "source.1.merge": 1.0}, "De 2 origens, 1 já estava unificada na sandbox"),
     ],
 )
 def test_a_blocked_run_says_how_far_it_came(timings: dict[str, float], said: str) -> None:
