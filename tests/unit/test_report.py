@@ -327,8 +327,11 @@ def test_the_report_tells_which_catalogs_differ_and_in_what() -> None:
     assert "tb_medicamento 4 3 st_ativo 3 ds_forma 1" in text
     assert "tb_profcadastro 1 ds_email 1" in text
     assert "tb_ciap 4" not in text
+    assert "nenhuma linha em comum" not in text
     same = replace(build_source(), tables=(build_table("tb_ciap", "catalog", "", "", {"matched": 2}),))
     assert "Catálogos que diferem" not in page_text(build_result(sources=(same,)))
+    unmatched = replace(same, tables=(build_table("tb_ciap", "catalog", "", "", {"inserted": 2}),))
+    assert "nenhuma linha em comum" in page_text(build_result(sources=(unmatched,)))
 
 
 def test_the_report_tells_what_the_preflight_found() -> None:
