@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from merge.errors import CollisionError
-from merge.language import text
+from merge.language import counted, text
 from merge.masking import new_secret, shown_key
 from merge.matching import is_new, there
 from merge.plan import Action
@@ -323,8 +323,10 @@ def check(decision: Decision) -> None:
     if decision.clashes:
         raise CollisionError(
             text(
-                pt=f"{len(decision.clashes)} linhas apontariam, depois da unificação, para o anexo de outra linha.",
-                en=f"{len(decision.clashes)} rows would, after the merge, point to the attachment of another row.",
+                pt=f"{counted(len(decision.clashes), 'linha apontaria', 'linhas apontariam')}, depois da unificação, "
+                "para o anexo de outra linha.",
+                en=f"{counted(len(decision.clashes), 'row', 'rows')} would, after the merge, point to the attachment "
+                "of another row.",
             ),
             details=decision.clashes,
             next_step=text(

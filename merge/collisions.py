@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from merge.errors import CollisionError
-from merge.language import text
+from merge.language import counted, text
 from merge.matching import is_new
 from merge.plan import ColumnKind
 
@@ -52,8 +52,10 @@ def check(collisions: Sequence[Collision]) -> None:
     if collisions:
         raise CollisionError(
             text(
-                pt=f"Linhas da origem colidem em {len(collisions)} chaves únicas do central; nada foi gravado.",
-                en=f"Rows of the source collide in {len(collisions)} unique keys of the central; nothing was written.",
+                pt=f"Linhas da origem colidem em {counted(len(collisions), 'chave única', 'chaves únicas')} do "
+                "central; nada foi gravado.",
+                en=f"Rows of the source collide in {counted(len(collisions), 'unique key', 'unique keys')} of the "
+                "central; nothing was written.",
             ),
             details=[str(c) for c in collisions],
             next_step=text(

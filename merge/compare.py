@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from merge.errors import SchemaDifference
-from merge.language import text
+from merge.language import counted, text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -51,7 +51,7 @@ def compare(central: Catalog, source: Catalog, *, empty: Collection[str] = ()) -
 def _if_empty(difference: Difference, empty: Collection[str]) -> Difference:
     if difference.harmless or difference.table not in empty:
         return difference
-    return replace(difference, harmless=True, reason="empty in the source")
+    return replace(difference, harmless=True, reason=text(pt="vazia na origem", en="empty in the source"))
 
 
 def to_count(differences: Iterable[Difference]) -> frozenset[str]:
@@ -65,8 +65,10 @@ def check(differences: Sequence[Difference]) -> None:
     if harmful:
         raise SchemaDifference(
             text(
-                pt=f"O esquema da origem não é o do central: {len(harmful)} diferenças impedem a unificação.",
-                en=f"The source's schema is not the central's: {len(harmful)} differences forbid the merge.",
+                pt="O esquema da origem não é o do central: "
+                f"{counted(len(harmful), 'diferença impede', 'diferenças impedem')} a unificação.",
+                en="The source's schema is not the central's: "
+                f"{counted(len(harmful), 'difference forbids', 'differences forbid')} the merge.",
             ),
             next_step=text(
                 pt="Leve as duas instalações à mesma versão do PEC e faça novos backups.",
@@ -78,7 +80,14 @@ def check(differences: Sequence[Difference]) -> None:
 
 def _differences(central: Catalog, source: Catalog) -> Iterator[Difference]:
     for name in sorted(central.tables.keys() - source.tables.keys()):
-        yield Difference("table", name, "present", "", True, "the source has no such rows")
+        yield Difference(
+            "table",
+            name,
+            "present",
+            "",
+            True,
+            text(pt="a origem não tem essas linhas", en="the source has no such rows"),
+        )
     for name in sorted(source.tables.keys() - central.tables.keys()):
         yield Difference("table", name, "", "present", table=name)
     for name in sorted(central.tables.keys() & source.tables.keys()):
@@ -93,7 +102,14 @@ def _differences(central: Catalog, source: Catalog) -> Iterator[Difference]:
         one, other = {str(o) for o in ours}, {str(o) for o in theirs}
         for name in sorted(one ^ other):
             mine, yours = ("present", "") if name in one else ("", "present")
-            yield Difference(kind, name.split("\n")[0][:120], mine, yours, True, "the central's objects stay")
+            yield Difference(
+                kind,
+                name.split("\n")[0][:120],
+                mine,
+                yours,
+                True,
+                text(pt="ficam os objetos do central", en="the central's objects stay"),
+            )
 
 
 def _table(central: Table, source: Table) -> Iterator[Difference]:
@@ -112,7 +128,14 @@ def _table(central: Table, source: Table) -> Iterator[Difference]:
         ("trigger", set(central.triggers), set(source.triggers)),
     ):
         if ours != theirs:
-            yield Difference(kind, central.name, str(len(ours)), str(len(theirs)), True, "the central's stay")
+            yield Difference(
+                kind,
+                central.name,
+                str(len(ours)),
+                str(len(theirs)),
+                True,
+                text(pt="ficam os do central", en="the central's stay"),
+            )
 
 
 def _columns(central: Table, source: Table) -> Iterator[Difference]:
@@ -126,17 +149,38 @@ def _columns(central: Table, source: Table) -> Iterator[Difference]:
         one, other, where = ours[name], theirs[name], f"{central.name}.{name}"
         if one.type != other.type:
             fits = _is_shorter(other.type, one.type)
-            yield Difference("type", where, one.type, other.type, fits, "every value fits" if fits else "")
+            yield Difference(
+                "type",
+                where,
+                one.type,
+                other.type,
+                fits,
+                text(pt="todo valor cabe", en="every value fits") if fits else "",
+            )
         if one.generated != other.generated:
             yield Difference("generated", where, str(one.generated), str(other.generated))
         if one.not_null != other.not_null:
             # Rows that break the central's NOT NULL fail to load as a whole, they never come in half.
-            reason = "checked when the rows are loaded"
+            reason = text(pt="verificado ao carregar as linhas", en="checked when the rows are loaded")
             yield Difference("not null", where, str(one.not_null), str(other.not_null), True, reason)
         if one.default != other.default:
-            yield Difference("default", where, one.default or "", other.default or "", True, "every value is given")
+            yield Difference(
+                "default",
+                where,
+                one.default or "",
+                other.default or "",
+                True,
+                text(pt="todo valor é dado", en="every value is given"),
+            )
     if common != [name for name in theirs if name in ours]:
-        yield Difference("column order", central.name, "", "", True, "columns are matched by name")
+        yield Difference(
+            "column order",
+            central.name,
+            "",
+            "",
+            True,
+            text(pt="colunas são casadas pelo nome", en="columns are matched by name"),
+        )
 
 
 _VARYING = re.compile(r"character varying\((\d+)\)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from merge.errors import PreflightBlocked
-from merge.language import text
+from merge.language import counted, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,8 +59,10 @@ def check(found: Sequence[Violation]) -> None:
     if found:
         raise PreflightBlocked(
             text(
-                pt=f"As linhas da origem violam {len(found)} restrições do seu próprio esquema; nada foi gravado.",
-                en=f"The source's rows break {len(found)} constraints of their own schema; nothing was written.",
+                pt=f"As linhas da origem violam {counted(len(found), 'restrição', 'restrições')} do seu próprio "
+                "esquema; nada foi gravado.",
+                en=f"The source's rows break {counted(len(found), 'constraint', 'constraints')} of their own schema; "
+                "nothing was written.",
             ),
             details=[str(v) for v in found],
             next_step=text(

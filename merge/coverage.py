@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from merge.errors import CoverageError
-from merge.language import text
+from merge.language import counted, text
 from merge.plan import Action
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ def check_coverage(
     if missing:
         raise CoverageError(
             text(
-                pt=f"O perfil não diz o que fazer com {len(missing)} tabelas ou colunas que têm dados.",
-                en=f"The profile does not say what to do with {len(missing)} tables or columns that hold data.",
+                pt="O perfil não diz o que fazer com "
+                f"{counted(len(missing), 'tabela ou coluna que tem', 'tabelas ou colunas que têm')} dados.",
+                en="The profile does not say what to do with "
+                f"{counted(len(missing), 'table or column that holds', 'tables or columns that hold')} data.",
             ),
             details=missing,
             next_step=text(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from merge.errors import CollisionError
-from merge.language import text
+from merge.language import counted, text
 from merge.plan import ColumnKind
 
 if TYPE_CHECKING:
@@ -214,8 +214,8 @@ def offsets(
     if problems:
         raise CollisionError(
             text(
-                pt=f"{len(problems)} colunas não comportam as chaves deslocadas.",
-                en=f"{len(problems)} columns cannot hold the moved keys.",
+                pt=f"{counted(len(problems), 'coluna não comporta', 'colunas não comportam')} as chaves deslocadas.",
+                en=f"{counted(len(problems), 'column', 'columns')} cannot hold the moved keys.",
             ),
             details=problems,
         )

@@ -126,6 +126,18 @@ def read_ledger(conn: Connection, source: int) -> Ledger:
     )
 
 
+def read_differences(conn: Connection, source: int) -> Mapping[str, Mapping[str, int]]:
+    """By table and column, the reconciled rows of a merged source that differ there from the row already there."""
+    differing: dict[str, dict[str, int]] = {}
+    for table, column, rows in conn.execute(
+        "SELECT table_name, c, count(*) FROM homolog.exception, unnest(columns) c"
+        " WHERE source = %s AND disposition = 'reconciled' GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2",
+        [source],
+    ).fetchall():
+        differing.setdefault(table, {})[column] = rows
+    return differing
+
+
 def set_sequences(conn: Connection, plan: Plan, catalog: Catalog) -> Mapping[str, int]:
     """Set the sequences ahead of the merged data; also after a kill between commit and here."""
     tops = {d: int(t) for d, t in conn.execute("SELECT domain, top FROM homolog.domain_top").fetchall()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from merge.domains import Domains, find_column
 from merge.errors import ConfigError
 from merge.inventory import is_exact
-from merge.language import text
+from merge.language import counted, text
 from merge.plan import ALL, Action, ColumnKind, ColumnPlan, Plan, Role, TablePlan
 from merge.scopes import Narrowing, find_scope
 
@@ -57,8 +57,9 @@ class _Planner:
         if self.problems:
             raise ConfigError(
                 text(
-                    pt=f"O perfil contradiz o esquema encontrado em {len(self.problems)} pontos.",
-                    en=f"The profile contradicts the schema that was found in {len(self.problems)} points.",
+                    pt=f"O perfil contradiz o esquema encontrado em {counted(len(self.problems), 'ponto', 'pontos')}.",
+                    en="The profile contradicts the schema that was found in "
+                    f"{counted(len(self.problems), 'point', 'points')}.",
                 ),
                 details=self.problems,
                 next_step=text(pt="Corrija o perfil.", en="Correct the profile."),

@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from merge.errors import ProofFailed
-from merge.language import text
+from merge.language import counted, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -129,8 +129,10 @@ def check_proof(proof: Proof, evidence: object) -> None:
         count = sum(proof.differences.values())
         raise ProofFailed(
             text(
-                pt=f"A prova encontrou {count} diferenças: o resultado não pode ir para produção.",
-                en=f"The proof found {count} differences: the result must not go to production.",
+                pt=f"A prova encontrou {counted(count, 'diferença', 'diferenças')}: "
+                "o resultado não pode ir para produção.",
+                en=f"The proof found {counted(count, 'difference', 'differences')}: "
+                "the result must not go to production.",
             ),
             evidence=evidence,
             details=[str(d) for d in proof.examples],

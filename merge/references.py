@@ -21,7 +21,7 @@ from psycopg import sql
 
 from merge.affinity import Affinity, Names
 from merge.domains import mirrored
-from merge.language import text
+from merge.language import counted, text
 from merge.plan import ColumnKind, Role
 from merge.proof_session import run_all
 
@@ -82,7 +82,8 @@ class Suspicion:
 
     def __str__(self) -> str:
         counts = text(
-            pt=f"{self.distinct} valores em {self.rows} linhas", en=f"{self.distinct} values in {self.rows} rows"
+            pt=f"{counted(self.distinct, 'valor', 'valores')} em {counted(self.rows, 'linha', 'linhas')}",
+            en=f"{counted(self.distinct, 'value', 'values')} in {counted(self.rows, 'row', 'rows')}",
         )
         return f"{self.table}.{self.column} → {self.target}? ({counts})"
 

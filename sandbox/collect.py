@@ -10,7 +10,7 @@ from merge.checks import CENTRAL
 from merge.errors import BackupError, BlockedError, ConfigError, ProofFailed
 from merge.language import text
 from merge.plan import ALL, SET, Disposition
-from sandbox import preflight
+from sandbox import preflight, words
 from sandbox.rehearsal import DATABASE
 from sandbox.result import (
     AttachmentsResult,
@@ -23,6 +23,7 @@ from sandbox.result import (
     RunResult,
     ServerResult,
     SourceResult,
+    SuspicionResult,
     TableResult,
 )
 
@@ -80,7 +81,7 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
         differences=tuple(DifferenceResult(**example) for proof in found for example in proof["examples"]),
         opaque=dict(opaque),
         schema_differences=tuple(
-            " ".join(str(d[part]) for part in ("kind", "object", "reason") if d[part])
+            f"{words.structure(d['kind'])} {d['object']}: {d['reason']}"
             for number in proofs
             for d in _load(run, f"source-{number}-schema", {"differences": ()})["differences"]
             if d["harmless"]
@@ -100,6 +101,11 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
         ),
         attachments_proof=None if files is None else _proof(files, None),
         preflight=tuple(PreflightResult(**asdict(answer)) for answer in preflight.load(run)),
+        suspicions=tuple(
+            SuspicionResult(name, f"{s['table']}.{s['column']}", s["target"], s["rows"], s["moves"])
+            for number, name in enumerate(names, 1)
+            for s in _load(run, f"source-{number}-suspicions", {"suspicions": ()})["suspicions"]
+        ),
         problem=None
         if problem is None
         else Problem(problem.what, problem.evidence, problem.next_step, problem.details, type(problem).__name__),
@@ -144,6 +150,7 @@ def _source(
     rows: dict[str, int] = _load(run, f"source-{number}-rows", {"rows": {}})["rows"]
     plan = {t["name"]: t for t in _load(run, "plan", {"tables": ()})["tables"]}
     ledger = _load(run, f"source-{number}-ledger", {"lines": ()})
+    differing = _load(run, f"source-{number}-differing", {})
     dispositions: dict[str, Counter[str]] = {}
     reasons: dict[str, Counter[str]] = {}
     left_out: dict[str, Counter[str]] = {}
@@ -173,6 +180,7 @@ def _source(
                 _all([dispositions.get(table, Counter())]) if merged else None,
                 dict(reasons.get(table, {})),
                 dict(left_out.get(table, {})),
+                differing.get(table, {}),
             )
             for table, count in sorted(rows.items())
         ),

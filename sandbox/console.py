@@ -19,6 +19,7 @@ from rich.text import Text
 from merge.language import text
 from sandbox import words
 from sandbox.result import DISPOSITIONS
+from sandbox.verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -117,18 +118,18 @@ class Reporter:
         """Show what came of a run; in JSON mode, print result.json and nothing else on standard output."""
         if self.as_json:
             _print_json(result.to_dict())
-        verdict = words.verdict(result)
+        said = verdict(result)
         self.console.print()
         if any(source.rows for source in result.sources):
             self.console.print(_sources(result))
             self.console.print()
         if result.preflight:
             self._say(text(pt="Verificações: ", en="Checks: ") + states(result.preflight), "dim")
-        self._say(f"{result.status} · {verdict.headline}", _STYLES[verdict.tone])
+        self._say(f"{result.status} · {said.headline}", _STYLES[said.tone])
         if result.problem is None:  # which the user has seen already
-            for sentence in verdict.sentences:
+            for sentence in said.sentences:
                 self._say(f"  {sentence}")
-            for step in verdict.next_steps:
+            for step in said.next_steps:
                 self._say(f"→ {step}")
         self._say(text(pt="Relatório: ", en="Report: ") + report)
         self._say(text(pt="Resultado: ", en="Result: ") + f"{folder}/result.json")
@@ -137,7 +138,6 @@ class Reporter:
         """Show every answer of a preflight, what is wrong first; as JSON all there is about them."""
         if self.as_json:
             _print_json([asdict(answer) for answer in answers])
-        order = list(words.states())
         table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
         for header in (
             text(pt="código", en="id"),
@@ -147,9 +147,9 @@ class Reporter:
             text(pt="situação", en="state"),
         ):
             table.add_column(header, overflow="fold")
-        for answer in sorted(answers, key=lambda a: order.index(a.state)):
+        for answer in sorted(answers, key=lambda a: words.STATES.index(a.state)):
             found = "" if answer.found is None else words.number(answer.found)
-            state = Text(words.states()[answer.state], _STATES.get(answer.state, "dim"))
+            state = Text(words.state(answer.state), _STATES.get(answer.state, "dim"))
             title = Text(answer.title)
             if answer.state in ("blocked", "warned"):
                 title.append(f"\n{answer.meaning}\n→ {answer.action}", "dim")
@@ -241,7 +241,7 @@ def show_interrupted() -> None:
 def states(answers: Iterable[Reported | PreflightResult]) -> str:
     """How many answers there are of each state, e.g. ``2 warnings · 41 in order``."""
     count = Counter(answer.state for answer in answers)
-    return " · ".join(f"{count[state]} {name}" for state, name in words.states().items() if count[state])
+    return " · ".join(f"{count[name]} {words.state(name, count[name])}" for name in words.STATES if count[name])
 
 
 def _tables(found: Profiled) -> Table:

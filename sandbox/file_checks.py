@@ -10,7 +10,7 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from merge.language import text
+from merge.language import counted, text
 from sandbox import archive as archives
 from sandbox.host_checks import HostCheck
 
@@ -159,8 +159,10 @@ def complete(backup: Backup, where: str, essential: Collection[str]) -> HostChec
             numbers,
             details=tuple(bare[:100]),
             message=text(
-                pt=f"{len(bare)} tabelas estão no backup sem os seus dados: ele foi feito com exclusões.",
-                en=f"{len(bare)} tables are in the backup without their data: it was made with exclusions.",
+                pt=f"{counted(len(bare), 'tabela está', 'tabelas estão')} no backup sem dados: "
+                "ele foi feito com exclusões.",
+                en=f"{counted(len(bare), 'table is', 'tables are')} in the backup without data: "
+                "it was made with exclusions.",
             ),
         )
     return HostCheck("C-06", where, "passed", numbers)
@@ -294,8 +296,10 @@ def age(
             numbers,
             values,
             text(
-                pt=f"A última escrita é de {gap.days} dias antes do backup: confirme que a base não é antiga.",
-                en=f"The last write is {gap.days} days before the backup: make sure that the base is not an old one.",
+                pt=f"A última escrita é de {counted(gap.days, 'dia', 'dias')} antes do backup: "
+                "confirme que a base não é antiga.",
+                en=f"The last write is {counted(gap.days, 'day', 'days')} before the backup: "
+                "make sure that the base is not an old one.",
             ),
         )
     return HostCheck("C-08f", where, "passed", numbers, values)
@@ -316,10 +320,12 @@ def attachments(survey: Survey, where: str) -> HostCheck:
             "warned",
             numbers,
             message=text(
-                pt=f"{survey.rows} linhas apontam para anexos que podem estar fora do banco, e não veio pasta alguma. "
+                pt=f"{counted(survey.rows, 'linha aponta', 'linhas apontam')} para anexos que podem "
+                "estar fora do banco, e não veio pasta alguma. "
                 "Indique-a com --attachments NOME=PASTA, ou confirme que a instalação não usa anexos em pasta.",
-                en=f"{survey.rows} rows point to attachments that may be outside the database, and no directory was "
-                "delivered. Name it by --attachments NAME=DIR, or make sure that the installation keeps none in one.",
+                en=f"{counted(survey.rows, 'row points', 'rows point')} to attachments that may be "
+                "outside the database, and no directory was delivered. "
+                "Name it by --attachments NAME=DIR, or make sure that the installation keeps none in one.",
             ),
         )
     if survey.files and survey.missing == survey.rows:
@@ -344,10 +350,10 @@ def attachments(survey: Survey, where: str) -> HostCheck:
             numbers,
             details=survey.missing_keys,
             message=text(
-                pt=f"{survey.missing} linhas apontam para arquivos que não foram entregues; {survey.unclaimed} "
-                "arquivos não são de linha nenhuma e ficam guardados à parte.",
-                en=f"{survey.missing} rows point to files that were not delivered; {survey.unclaimed} files are of "
-                "no row and are kept apart.",
+                pt=f"{counted(survey.missing, 'linha aponta', 'linhas apontam')} para arquivos que não foram "
+                f"entregues; {counted(survey.unclaimed, 'arquivo', 'arquivos')} de linha nenhuma, a guardar à parte.",
+                en=f"{counted(survey.missing, 'row points', 'rows point')} to files that were not delivered; "
+                f"{counted(survey.unclaimed, 'file', 'files')} of no row, to be kept apart.",
             ),
         )
     return HostCheck("C-09f", where, "passed", numbers)

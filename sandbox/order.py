@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from merge.errors import BackupError
-from merge.language import text
+from merge.language import counted, text
 from sandbox import intake
 from sandbox.contents import Contents
 
@@ -69,7 +69,11 @@ def find(places: Sequence[Path]) -> list[Path]:
     missing = [str(place) for place in places if not place.exists()]
     if missing:
         raise BackupError(
-            text(pt=f"{len(missing)} arquivos não existem.", en=f"{len(missing)} files do not exist."), details=missing
+            text(
+                pt=f"{counted(len(missing), 'arquivo não existe', 'arquivos não existem')}.",
+                en=f"{counted(len(missing), 'file does', 'files do')} not exist.",
+            ),
+            details=missing,
         )
     found: dict[Path, None] = {}
     for place in places:

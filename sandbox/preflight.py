@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from merge.checks import RUN, Answer, State, read
 from merge.checks import load as load_checks
 from merge.errors import ConfigError, PreflightBlocked
-from merge.language import text
+from merge.language import counted, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -113,10 +113,11 @@ class Preflight:
             for answer in blocking
             if answer.id in self.decisions.accepted
         ]
+        places = ", ".join(dict.fromkeys(answer.where for answer in blocking))
         raise PreflightBlocked(
             text(
-                pt=f"{len(blocking)} verificações impedem a unificação; nada foi gravado.",
-                en=f"{len(blocking)} checks forbid the merge; nothing was written.",
+                pt=f"{counted(len(blocking), 'verificação impede', 'verificações impedem')} a unificação ({places}).",
+                en=f"{counted(len(blocking), 'check forbids', 'checks forbid')} the merge ({places}).",
             ),
             details=details,
             next_step=text(
@@ -181,8 +182,8 @@ class Preflight:
         if blocking:
             raise PreflightBlocked(
                 text(
-                    pt=f"A execução final exige {len(blocking)} confirmações de pessoas.",
-                    en=f"A final run demands {len(blocking)} confirmations of people.",
+                    pt=f"A execução final exige {counted(len(blocking), 'confirmação', 'confirmações')} de pessoas.",
+                    en=f"A final run demands {counted(len(blocking), 'confirmation', 'confirmations')} of people.",
                 ),
                 details=[f"{answer.id}: {answer.meaning}" for answer in blocking],
                 next_step=text(

@@ -32,7 +32,7 @@ from merge import (
     selection,
 )
 from merge.errors import ConfigError, ProofFailed
-from merge.language import text
+from merge.language import counted, text
 from merge.plan import ALL
 from merge.proof import check_proof
 from merge.proof_session import run_all
@@ -244,8 +244,10 @@ class Rehearsal:
         if moving:
             self.reporter.warn(
                 text(
-                    pt=f"{source.name}: {moving} coluna(s) parecem referências não declaradas; veja invoke profile.",
-                    en=f"{source.name}: {moving} column(s) look like undeclared references; see invoke profile.",
+                    pt=f"{source.name}: {counted(moving, 'coluna parece', 'colunas parecem')} referência não "
+                    "declarada; veja invoke profile.",
+                    en=f"{source.name}: {counted(moving, 'column looks', 'columns look')} like an undeclared "
+                    "reference; see invoke profile.",
                 )
             )
 
@@ -288,8 +290,8 @@ class Rehearsal:
                 return
             raise ProofFailed(
                 text(
-                    pt=f"A unificação criou {len(new)} defeitos que nenhum dos lados tinha.",
-                    en=f"The merge made {len(new)} defects that neither side had.",
+                    pt=f"A unificação criou {counted(len(new), 'defeito', 'defeitos')} que nenhum dos lados tinha.",
+                    en=f"The merge made {counted(len(new), 'defect', 'defects')} that neither side had.",
                 ),
                 evidence=self.run.folder,
                 details=[f"{answer} — {answer.action}" for answer in new],
@@ -334,6 +336,7 @@ class Rehearsal:
                     before_load=partial(self.carriage.decide, plan, source),
                 )
                 self.run.save(f"source-{source.number}-phases", merged.seconds)
+            self.run.save(f"source-{source.number}-differing", engine.read_differences(conn, source.number))
             self.run.save(f"source-{source.number}-ledger", engine.read_ledger(conn, source.number))
 
     def prove_source(self, plan: Plan, source: Source) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from psycopg.errors import NotNullViolation
 
 from merge.errors import BackupError, BlockedError, PreflightBlocked
-from merge.language import text
+from merge.language import counted, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,8 +132,8 @@ def describe(error: psycopg.Error) -> str:
 def _error(action: str, count: int, details: list[str], *, corrupt: bool) -> BackupError:
     return BackupError(
         text(
-            pt=f"A restauração de {action} parou com {count} erro(s).",
-            en=f"Restoring {action} stopped with {count} error(s).",
+            pt=f"A restauração de {action} parou com {counted(count, 'erro', 'erros')}.",
+            en=f"Restoring {action} stopped with {counted(count, 'error', 'errors')}.",
         ),
         details=details,
         next_step=text(

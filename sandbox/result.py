@@ -15,10 +15,10 @@ from xml.etree import ElementTree as ET
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from merge.language import text
+from merge.language import counted, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from merge.errors import HomologationError
 
@@ -57,6 +57,7 @@ class TableResult:
 
     :param reasons: rows by reason, of whatever disposition.
     :param left_out: by reason, the rows that did not come.
+    :param differing: by column, the reconciled rows that differ there from the central's.
     """
 
     name: str
@@ -67,6 +68,7 @@ class TableResult:
     dispositions: Dispositions | None
     reasons: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    differing: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,22 @@ class PreflightResult:
 
 
 @dataclass(frozen=True)
+class SuspicionResult:
+    """A column that nobody declared, whose values all but say that it refers to a key.
+
+    :param source: its name; `column` and `target` are ``table.column``.
+    :param rows: rows with a value.
+    :param moves: whether the key moves in a merge; if the column does refer to it, it would name other rows then.
+    """
+
+    source: str
+    column: str
+    target: str
+    rows: int
+    moves: bool
+
+
+@dataclass(frozen=True)
 class Problem:
     """What stopped the run; `kind` is the name of the error's class."""
 
@@ -200,6 +218,7 @@ class RunResult:
     :param opaque: by ``table.column``, filled values in which no reference can be followed.
     :param final: whether the result was meant to go to production; if not, it is a rehearsal.
     :param preflight: what every check answered.
+    :param suspicions: columns that look like undeclared references.
     :param attachments: files outside the databases; `attachments_proof` is None if none were delivered.
     :param started: and `finished`: ISO 8601, UTC.
     """
@@ -225,6 +244,7 @@ class RunResult:
     attachments_proof: ProofResult | None = None
     final: bool = False
     preflight: tuple[PreflightResult, ...] = ()
+    suspicions: tuple[SuspicionResult, ...] = ()
     problem: Problem | None = None
     exit_code: int = 0
     started: str = ""
@@ -320,7 +340,12 @@ def _evidence(result: RunResult) -> Iterator[Check]:
         return Check(group, name, "passed" if done in timings else "skipped", timings.get(done, 0.0))
 
     yield Check("run", "intake", "passed" if result.inputs and all(i.sha256 for i in result.inputs) else "skipped")
+    blocked = [a for a in result.preflight if a.state == "blocked"]
+    early = [a for a in blocked if a.kind in ("human", "file")]
+    if early or "central.restore" in timings:
+        yield _answered("run", "conditions", early, 0.0)
     yield step("central", "restore", "central.restore")
+    yield step("central", "preflight", "central.preflight")
     for number, source in enumerate(result.sources, 1):
         prefix = f"source.{number}"
         yield step(source.name, "restore", f"{prefix}.restore")
@@ -334,14 +359,32 @@ def _evidence(result: RunResult) -> Iterator[Check]:
     if result.attachments:
         found = result.attachments_proof
         yield _proof(result, "attachments", None, found, timings.get("attachments.proof", 0.0))
+    merged = [a for a in blocked if a.where == "merged"]
+    yield _answered("merged", "preflight", merged, timings.get("merged.checks"))
+
+
+def _answered(group: str, name: str, blocked: Sequence[PreflightResult], seconds: float | None) -> Check:
+    """A check that is made of preflight answers; `seconds` is None if they were not asked."""
+    if blocked:
+        message = text(
+            pt=f"{counted(len(blocked), 'verificação impede', 'verificações impedem')}.",
+            en=f"{counted(len(blocked), 'check blocks', 'checks block')}.",
+        )
+        return Check(group, name, "failed", seconds or 0.0, message, tuple(f"{a.id}: {a.meaning}" for a in blocked))
+    return Check(group, name, "skipped" if seconds is None else "passed", seconds or 0.0)
 
 
 def _ledger(source: SourceResult, merged: bool) -> Check:
     if not merged or source.dispositions is None:
         return Check(source.name, "ledger", "skipped")
     wrong = tuple(t.name for t in source.tables if t.dispositions and sum(t.dispositions.values()) != t.rows)
-    message = text(pt=f"{len(wrong)} tabelas não fecham.", en=f"{len(wrong)} tables do not add up.") if wrong else ""
-    return Check(source.name, "ledger", "failed" if wrong else "passed", 0.0, message, wrong)
+    if not wrong:
+        return Check(source.name, "ledger", "passed")
+    message = text(
+        pt=f"{counted(len(wrong), 'tabela não fecha', 'tabelas não fecham')}.",
+        en=f"{counted(len(wrong), 'table does', 'tables do')} not add up.",
+    )
+    return Check(source.name, "ledger", "failed", 0.0, message, wrong)
 
 
 def _proof(result: RunResult, group: str, number: int | None, proof: ProofResult | None, seconds: float) -> Check:
@@ -349,7 +392,10 @@ def _proof(result: RunResult, group: str, number: int | None, proof: ProofResult
         return Check(group, "proof", "skipped", seconds)
     if not proof.differences:
         return Check(group, "proof", "passed", seconds)
-    message = text(pt=f"{proof.differences} diferenças.", en=f"{proof.differences} differences.")
+    message = text(
+        pt=f"{counted(proof.differences, 'diferença', 'diferenças')}.",
+        en=f"{counted(proof.differences, 'difference', 'differences')}.",
+    )
     found = (d for d in result.differences if d.source == number)
     lines = tuple(f"{d.kind} {d.table}{'.' + d.column if d.column else ''} [{d.key}]" for d in found)
     return Check(group, "proof", "failed", seconds, message, lines)

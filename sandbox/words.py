@@ -1,136 +1,22 @@
-"""How a result is said to a person: the verdict in plain words, names of things, numbers, times."""
+"""How things are said to a person: names of what is in a result, numbers, times."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from merge.language import number as number
 from merge.language import text
+from merge.plan import BELONGS, CENTRAL_OWNS, KEEP_CENTRAL
 
 if TYPE_CHECKING:
     from sandbox.result import RunResult
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a person who reads nothing else must know: a headline, why, and what to do next."""
-
-    tone: str
-    headline: str
-    sentences: tuple[str, ...]
-    next_steps: tuple[str, ...]
-
-
-def verdict(result: RunResult) -> Verdict:
-    """The verdict of a run in plain words."""
-    problem = result.problem
-    why = (problem.what,) if problem else ()
-    asked = (problem.next_step,) if problem and problem.next_step else ()
-    if result.status == "validated":
-        return Verdict(
-            "good",
-            text(pt="Validado, com linhas rejeitadas", en="Validated, with rows rejected")
-            if _rejected(result)
-            else text(pt="Validado: nenhum registro se perdeu", en="Validated: no record was lost"),
-            tuple(_validated(result)),
-            tuple(_after_validated(result)),
-        )
-    if result.status == "different":
-        return Verdict(
-            "bad",
-            text(pt="Há diferenças: não leve à produção", en="There are differences: do not go to production"),
-            (*why, text(pt="A produção não foi tocada.", en="Production was not touched.")),
-            (*asked, text(pt="Veja as diferenças abaixo.", en="See the differences below.")),
-        )
-    if result.status == "blocked":
-        return Verdict(
-            "wait",
-            text(pt="Bloqueado: há algo a resolver antes", en="Blocked: something must be solved first"),
-            (
-                *why,
-                text(
-                    pt="A unificação parou antes de gravar esta origem. A produção não foi tocada.",
-                    en="The merge stopped before this source was written. Production was not touched.",
-                ),
-            ),
-            asked,
-        )
-    return Verdict(
-        "bad",
-        text(pt="Falhou: o ensaio não chegou ao fim", en="Failed: the rehearsal did not reach its end"),
-        (*why, text(pt="O que estava em curso foi desfeito.", en="What was under way was undone.")),
-        asked,
-    )
-
-
-def _validated(result: RunResult) -> list[str]:
-    rows, sources = number(result.rows), len(result.sources)
-    sentences = [
-        text(
-            pt=f"As {rows} linhas de {sources} instalações foram contadas uma a uma: cada uma está no banco unificado, "
-            "ou já estava no central, ou tem um motivo declarado para não vir.",
-            en=f"All {rows} rows of {sources} installations are accounted for: each is in the merged database, "
-            "or was in the central already, or has a declared reason not to come.",
-        )
-    ]
-    if result.central_proof is not None and result.central_proof.central_unchanged:
-        sentences.append(
-            text(
-                pt="Os dados que o central já tinha continuam idênticos.",
-                en="The data that the central already had are still identical.",
-            )
-        )
-    if result.scope != "all":
-        sentences.append(
-            text(
-                pt=f"O escopo {result.scope} deixa de fora parte do que as origens têm, por regras declaradas.",
-                en=f"The scope {result.scope} leaves out a part of what the sources have, by declared rules.",
-            )
-        )
-    rejected = _rejected(result)
-    if rejected:
-        sentences.append(
-            text(
-                pt=f"Atenção: {number(rejected)} linhas foram rejeitadas; os motivos estão na tabela de cada origem.",
-                en=f"Note: {number(rejected)} rows were rejected; the reasons are in the table of each source.",
-            )
-        )
-    return sentences
-
-
-def _rejected(result: RunResult) -> int:
-    return sum((source.dispositions or {}).get("rejected", 0) for source in result.sources)
-
-
-def _after_validated(result: RunResult) -> list[str]:
-    steps = [
-        text(
-            pt="Leia em cada origem o que não veio, e por quê.",
-            en="Read for each source what did not come, and why.",
-        )
-    ]
-    steps.append(
-        text(
-            pt=f"Gere a lista do que as unidades devem refazer: invoke handover --run {result.run_id}",
-            en=f"Make the list of what the units must make again: invoke handover --run {result.run_id}",
-        )
-    )
-    if sum(result.duplicates.values()):
-        steps.append(
-            text(
-                pt=f"Há {number(sum(result.duplicates.values()))} grupos de cidadãos com o mesmo documento: "
-                "todos vieram, e a equipe de saúde decide depois.",
-                en=f"There are {number(sum(result.duplicates.values()))} groups of citizens with the same document: "
-                "all of them came, and the health team decides later.",
-            )
-        )
-    if not result.candidate.promotable:
-        steps.append(
-            text(pt="Este banco ainda não pode ir para produção", en="This database may not go to production yet")
-            + (f": {result.candidate.reason}." if result.candidate.reason else ".")
-        )
-    return steps
+def duplicates_file(number_: int) -> str:
+    """The file of the run's folder with the internal ids of one source's duplicates."""
+    return f"source-{number_}-duplicates.json"
 
 
 def labels() -> dict[str, str]:
@@ -162,15 +48,15 @@ def roles() -> dict[str, str]:
 def reason(name: str) -> str:
     """A reason of the ledger in words; those of the profile are words already."""
     return {
-        "central_kept": text(
+        KEEP_CENTRAL: text(
             pt="já no central, com diferença: fica o valor do central",
             en="already in the central, with a difference: the central's value stays",
         ),
-        "central_owns": text(
+        CENTRAL_OWNS: text(
             pt="pertence a uma linha que o central já tem, que não ganha outras",
             en="belongs to a row that the central has already, which gains no others",
         ),
-        "belongs": text(
+        BELONGS: text(
             pt="refere-se a uma linha que o escopo deixa de fora",
             en="refers to a row that the scope leaves out",
         ),
@@ -195,18 +81,60 @@ def kinds() -> dict[str, str]:
     }
 
 
-def states() -> dict[str, str]:
-    """What the answers of a state are called."""
-    return {
-        "blocked": text(pt="impedem", en="block"),
-        "warned": text(pt="avisos", en="warnings"),
-        "accepted": text(pt="avisos aceitos", en="warnings accepted"),
-        "pending": text(pt="pendentes", en="pending"),
-        "confirmed": text(pt="confirmadas", en="confirmed"),
-        "passed": text(pt="em ordem", en="in order"),
-        "recorded": text(pt="registradas", en="recorded"),
-        "not_available": text(pt="não se aplicam", en="not available"),
-    }
+STATES = ("blocked", "warned", "accepted", "pending", "confirmed", "recorded", "passed", "not_available")
+"""The states of a preflight answer, those first that somebody should look at."""
+
+
+def state(name: str, count: int = 1) -> str:
+    """What so many answers of a state are called."""
+    one, many = {
+        "blocked": text(pt="impede impedem", en="blocks block").split(),
+        "warned": text(pt="aviso avisos", en="warning warnings").split(),
+        "accepted": (
+            text(pt="aviso aceito", en="warning accepted"),
+            text(pt="avisos aceitos", en="warnings accepted"),
+        ),
+        "pending": text(pt="pendente pendentes", en="pending pending").split(),
+        "confirmed": text(pt="confirmada confirmadas", en="confirmed confirmed").split(),
+        "recorded": text(pt="registrada registradas", en="recorded recorded").split(),
+        "passed": (text(pt="em ordem", en="in order"),) * 2,
+        "not_available": (
+            text(pt="não se aplica", en="not available"),
+            text(pt="não se aplicam", en="not available"),
+        ),
+    }[name]
+    return one if count == 1 else many
+
+
+def evidence(name: str) -> str:
+    """How what a check relies on is known."""
+    return {"seen": text(pt="visto", en="seen"), "inferred": text(pt="deduzido", en="inferred")}.get(name, name)
+
+
+def detail(name: str, value: int | str | None) -> tuple[str, str]:
+    """A detail of a preflight answer: what it is called, and its value."""
+    label = {
+        "bytes": text(pt="tamanho", en="size"),
+        "central": text(pt="no central", en="in the central"),
+        "source": text(pt="na origem", en="in the source"),
+        "collation": text(pt="ordenação", en="collation"),
+        "created": text(pt="backup de", en="backup of"),
+        "details": text(pt="quais", en="which"),
+        "encoding": text(pt="codificação", en="encoding"),
+        "files": text(pt="arquivos", en="files"),
+        "keys": text(pt="chaves", en="keys"),
+        "last_write": text(pt="última escrita", en="last write"),
+        "missing": text(pt="faltam", en="missing"),
+        "reason": text(pt="motivo", en="reason"),
+        "rows": text(pt="linhas", en="rows"),
+        "seconds": text(pt="diferença", en="gap"),
+        "unclaimed": text(pt="de linha nenhuma", en="of no row"),
+    }.get(name, name.replace("_", " "))
+    if name == "seconds" and isinstance(value, int):
+        return label, duration(abs(value))
+    if isinstance(value, int):
+        return label, size(value) if name == "bytes" else number(value)
+    return label, "—" if value is None else moments(value)
 
 
 def places(where: str) -> str:
@@ -214,13 +142,50 @@ def places(where: str) -> str:
     return {
         "run": text(pt="execução", en="run"),
         "merged": text(pt="base unificada", en="merged base"),
+        "attachments": text(pt="anexos", en="attachments"),
     }.get(where, where)
+
+
+def fates() -> dict[str, str]:
+    """What became of attachments, of many of them."""
+    return {
+        "inserted": text(pt="no seu lugar", en="in their place"),
+        "matched": text(pt="já no central", en="already there"),
+        "reconciled": text(pt="o central tem outro; à parte", en="the central has another; apart"),
+        "excluded": text(pt="a linha não veio; à parte", en="their row did not come; apart"),
+        "unclaimed": text(pt="de linha nenhuma; à parte", en="of no row; apart"),
+    }
+
+
+def structure(kind: str) -> str:
+    """What a kind of difference between two schemas is called."""
+    return {
+        "check": text(pt="restrição check", en="check"),
+        "column": text(pt="coluna", en="column"),
+        "column order": text(pt="ordem das colunas", en="column order"),
+        "default": text(pt="valor padrão", en="default"),
+        "foreign key": text(pt="chave estrangeira", en="foreign key"),
+        "foreign table": text(pt="tabela externa", en="foreign table"),
+        "function": text(pt="função", en="function"),
+        "generated": text(pt="coluna calculada", en="generated column"),
+        "index": text(pt="índices", en="indexes"),
+        "materialized view": text(pt="visão materializada", en="materialized view"),
+        "not null": text(pt="obrigatoriedade", en="not null"),
+        "primary key": text(pt="chave primária", en="primary key"),
+        "sequence": text(pt="sequência", en="sequence"),
+        "table": text(pt="tabela", en="table"),
+        "trigger": text(pt="gatilhos", en="triggers"),
+        "type": text(pt="tipo", en="type"),
+        "unique key": text(pt="chave única", en="unique key"),
+        "view": text(pt="visão", en="view"),
+    }.get(kind, kind)
 
 
 def check_name(name: str) -> str:
     """What a check is called."""
     return {
         "intake": text(pt="arquivos de backup íntegros", en="backup files sound"),
+        "conditions": text(pt="condições para começar", en="conditions to begin"),
         "restore": text(pt="backup restaurado", en="backup restored"),
         "schema": text(pt="mesma estrutura do central", en="same structure as the central"),
         "coverage": text(pt="toda tabela tem regra", en="every table has a rule"),
@@ -253,12 +218,7 @@ def step_name(step: str, result: RunResult) -> str:
     place = where.removeprefix("source.")
     if place.isdecimal() and 0 < int(place) <= len(result.sources):
         where = result.sources[int(place) - 1].name
-    return f"{where}: {phase(what)}" if where else phase(what)
-
-
-def number(value: float) -> str:
-    """A whole number with the language's separators."""
-    return f"{int(value):,}".replace(",", text(pt=".", en=","))
+    return f"{places(where)}: {phase(what)}" if where else phase(what)
 
 
 def percent(share: float) -> str:
@@ -277,7 +237,31 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return text(pt=f"{whole // 86400} dias", en=f"{whole // 86400} days")
+
+
+def size(count: int) -> str:
+    """Bytes for a person: ``812 B``, ``49 kB``, ``1,2 GB``."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return (
+        f"{value:.0f} {unit}"
+        if value >= 10 or unit == "B"
+        else f"{value:.1f} {unit}".replace(".", text(pt=",", en="."))
+    )
+
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?")
+
+
+def moments(value: str) -> str:
+    """The text with every ISO 8601 time in it as `moment` says it."""
+    return _MOMENT.sub(lambda found: moment(found[0]), value)
 
 
 def moment(value: str) -> str:

@@ -6,14 +6,17 @@ from typing import Any
 
 from sandbox.result import (
     DISPOSITIONS,
+    AttachmentsResult,
     Candidate,
     DifferenceResult,
     InputResult,
+    PreflightResult,
     Problem,
     ProofResult,
     RunResult,
     ServerResult,
     SourceResult,
+    SuspicionResult,
     TableResult,
 )
 
@@ -22,19 +25,50 @@ _TABLES: tuple[tuple[str, str, str, str, dict[str, int]], ...] = (
     ("tb_fat_atendimento_individual", "derived", "warehouse", "o PEC recalcula", {"excluded": 81250}),
     ("tb_atend", "event", "uuid", "", {"inserted": 60210, "matched": 12}),
     ("tb_unidade_saude", "entity", "cnes", "", {"matched": 2, "inserted": 1}),
-    ("tb_ciap", "catalog", "natural key", "", {"matched": 912}),
+    ("tb_ciap", "catalog", "natural key", "", {"matched": 205}),
+    ("tb_medicamento", "catalog", "natural key", "", {"matched": 700, "inserted": 4, "reconciled": 3}),
     ("tb_config_sistema", "config", "settings", "fica a configuração do central", {"excluded": 41}),
     ("tb_prof", "entity", "cpf", "", {"matched": 12, "inserted": 25, "reconciled": 1}),
     ("tb_envio_rnds", "queue", "comes along", "", {"inserted": 980}),
     ("tb_vacio", "event", "uuid", "", {}),
 )
 
+_DIFFERING = {"tb_prof": {"ds_email": 1}, "tb_medicamento": {"st_ativo": 3, "ds_forma": 1}}
+
 
 def build_table(name: str, role: str, rule: str, reason: str, dispositions: dict[str, int]) -> TableResult:
     """A table whose rows are the sum of its dispositions."""
     gone = sum(dispositions.get(name, 0) for name in ("excluded", "rejected"))
     left_out = {reason or rule: gone} if gone else {}
-    return TableResult(name, role, rule, reason, sum(dispositions.values()), dispositions, left_out=left_out)
+    return TableResult(name, role, rule, reason, sum(dispositions.values()), dispositions,
+        left_out=left_out, differing=_DIFFERING.get(name, {}))  # fmt: skip
+
+
+def build_answer(
+    id_: str, where: str, state: Any, *, gate: Any = "warn", kind: str = "data", **changes: Any
+) -> PreflightResult:
+    """An answer of a preflight check."""
+    values: dict[str, Any] = {
+        "title": f"título de {id_}",
+        "meaning": f"significado de {id_}",
+        "action": f"ação de {id_}",
+        "origin": "inspeção de bases",
+        "evidence": "inferred",
+    }
+    return PreflightResult(id_, where, gate, kind, state, **{**values, **changes})
+
+
+PREFLIGHT = (
+    build_answer("A-01", "run", "pending", gate="block", kind="human"),
+    build_answer("A-02", "run", "confirmed", gate="block", kind="human", reason="M. Souza · 2026-11-23T22:12:04+00:00"),
+    build_answer(
+        "C-08f", "central", "warned", kind="file", details={"seconds": 172800, "last_write": "2026-11-21T10:00:00"}
+    ),
+    build_answer("B-13", "ubs-norte", "accepted", found=1, reason="conferido com a unidade"),
+    build_answer("B-13", "ubs-sul", "passed", found=0),
+    build_answer("E-16", "ubs-sul", "recorded", gate="record", details={"cidadaos": 4180}),
+    build_answer("E-07", "merged", "passed", found=0),
+)
 
 
 def build_source(name: str = "ubs-norte", **changes: Any) -> SourceResult:
@@ -79,21 +113,35 @@ def build_result(**changes: Any) -> RunResult:
         "timings": {
             "central.restore": 21.4,
             "central.baseline": 3.2,
+            "central.preflight": 0.4,
             **{
                 f"source.{n}.{step}": seconds
                 for n in (1, 2)
                 for step, seconds in (("restore", 8.1), ("preflight", 1.2), ("merge", 5.7), ("proof", 3.9))
             },
             "central.proof": 6.6,
+            "attachments.proof": 0.2,
+            "merged.checks": 0.5,
         },
         "candidate": Candidate("candidate", promotable=False, reason="é um ensaio, não uma execução final"),
         "central_proof": ProofResult("exact", 1_204_113, 0, True),
         "duplicates": {"ubs-norte": 31, "ubs-sul": 12},
         "opaque": {"tb_auditoria_evento.ds_detalhe": 1204},
+        "attachments": (
+            AttachmentsResult("central", 25, 135_034, {"inserted": 25}, 0, 0, 0),
+            AttachmentsResult("ubs-sul", 10, 50_347, {"inserted": 9, "unclaimed": 1}, 10, 1, 0),
+        ),
+        "attachments_proof": ProofResult("exact", 35, 0, None),
+        "preflight": PREFLIGHT,
+        "suspicions": (SuspicionResult("ubs-sul", "tb_atend.co_nova", "tb_prof.co_seq_prof", 66, True),),
         "started": "2026-11-23T22:12:04.120+00:00",
         "finished": "2026-11-23T22:13:29.900+00:00",
     }
     return RunResult(**{**values, **changes})
+
+
+_LATE = ("central.proof", "attachments.proof", "merged.checks")
+"""Steps after the last source."""
 
 
 def build_different() -> RunResult:
@@ -119,7 +167,8 @@ def build_different() -> RunResult:
         sources=(good.sources[0], bad),
         differences=differences,
         central_proof=None,
-        timings={k: v for k, v in good.timings.items() if k != "central.proof"},
+        attachments_proof=None,
+        timings={k: v for k, v in good.timings.items() if k not in _LATE},
         problem=Problem(
             "A prova encontrou 3 diferenças: o resultado não pode ir para produção.",
             evidence="/srv/runs/20261123-1912-k7m2",
@@ -149,7 +198,8 @@ def build_blocked() -> RunResult:
         exit_code=4,
         sources=(good.sources[0], empty),
         central_proof=None,
-        timings={k: v for k, v in good.timings.items() if not k.startswith("source.2.") and k != "central.proof"}
+        attachments_proof=None,
+        timings={k: v for k, v in good.timings.items() if not k.startswith("source.2.") and k not in _LATE}
         | {"source.2.restore": 8.1},
         duplicates={"ubs-norte": 31},
         warnings=("ubs-sul: a unidade ainda estava em uso quando o backup foi feito",),

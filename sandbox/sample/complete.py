@@ -20,6 +20,7 @@ KEYS = 200
 
 NATURAL = {
     "tb_ciap": "ds_ciap",
+    "tb_ciap_capitulo": "co_capitulo",
     "tb_exame_detalhe": "ds_exame_detalhe",
     "tb_grupo_condicao_saude": "no_grupo",
     "tb_imunobiologico_fabricante": "no_fabricante",

@@ -125,11 +125,29 @@ def test_keys_move_and_references_follow(central: Bench) -> None:
             "SELECT table_name, disposition, columns FROM homolog.exception ORDER BY 1"
         ).fetchall()
         assert exceptions == [("profile_right", "excluded", []), ("unit", "reconciled", ["name"])]
+        assert engine.read_differences(conn, 1) == {"unit": {"name": 1}}
         following = conn.execute("SELECT nextval('person_id_seq'), nextval('anything')").fetchone()
         assert following is not None
         assert min(following) > person[0] + 499
     for proof in central.prove(plan):
         assert [str(d) for d in proof.examples] == []
+
+
+def test_columns_that_differ_are_counted_by_source(central: Bench) -> None:
+    """A row that differs in two columns counts in both; NULL differs; another source's rows do not count."""
+    with central.owner() as conn:
+        conn.execute("ALTER TABLE unit ADD note text")
+        conn.execute("INSERT INTO unit VALUES (3, 'D', 'same', NULL), (4, 'E', 'named', 'x')")
+    plan, found = central.prepare(_profile())
+    units = "INSERT INTO unit VALUES (5, 'B', 'other', 'x'), (6, 'D', 'same', NULL), (7, 'E', 'named', NULL)"
+    central.load(1, found, lambda conn, schema: _fill(conn, schema, units))
+    central.load(2, found, lambda conn, schema: _fill(conn, schema, "INSERT INTO unit VALUES (8, 'B', 'central B')"))
+    central.merge(plan, found, 1)
+    central.merge(plan, found, 2)
+    with central.connect() as conn:
+        assert engine.read_differences(conn, 1) == {"unit": {"note": 2, "name": 1}}
+        assert list(engine.read_differences(conn, 1)["unit"]) == ["note", "name"]
+        assert engine.read_differences(conn, 2) == {}
 
 
 def test_an_error_leaves_everything_as_it_was(central: Bench) -> None:

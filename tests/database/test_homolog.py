@@ -126,6 +126,16 @@ def test_every_source_row_has_one_disposition(undisturbed: Path) -> None:
     assert source["proof"]["central_unchanged"] is True
 
 
+def test_what_differs_is_told_by_column(undisturbed: Path) -> None:
+    """Exactly the tables with reconciled rows say in which columns they differ, each row in one of them at least."""
+    (source,) = _result(undisturbed)["sources"]
+    reconciled = {t["name"]: (t["dispositions"]["reconciled"], t["differing"]) for t in source["tables"]}
+    assert any(rows for rows, _ in reconciled.values())
+    for name, (rows, differing) in reconciled.items():
+        assert bool(rows) == bool(differing), name
+        assert max(differing.values(), default=0) <= rows <= sum(differing.values()), name
+
+
 def test_evidence_is_private_and_complete(undisturbed: Path) -> None:
     """The run folder holds the named files, readable by its owner only, and no server runs any more."""
     (run,) = undisturbed.iterdir()

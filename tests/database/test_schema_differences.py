@@ -253,9 +253,10 @@ def test_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_merged_whole_where_it_does_not_matter(
-    server: Server, rehearsal: Rehearsal, central: Backup, tmp_path: Path, name: str
+    server: Server, rehearsal: Rehearsal, central: Backup, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every row comes, the proofs hold, and the difference is kept with its reason."""
+    monkeypatch.setenv("HOMOLOG_LANG", "en")
     difference = HARMLESS[name]
     plan, found = rehearsal.prepare_central(central)
     rehearsal.merge(plan, found, _source(server, tmp_path, difference))

@@ -57,7 +57,7 @@ def test_the_summary_tells_rows_verdict_and_what_to_do(capsys: pytest.CaptureFix
     for said in (
         "ubs-sul",
         "147.626",
-        "65.396",
+        "65.400",
         "81.291",
         "validated",
         "295.252",

@@ -87,7 +87,7 @@ def _survey(rows: int, files: int | None, missing: int, unclaimed: int) -> Surve
         (_survey(0, None, 0, 0), "passed", ""),
         (_survey(5, None, 5, 0), "warned", "--attachments"),
         (_survey(5, 9, 5, 9), "warned", "[[attachment]]"),
-        (_survey(5, 5, 1, 1), "warned", "1 rows"),
+        (_survey(5, 5, 1, 1), "warned", "1 row points"),
         (_survey(5, 5, 0, 0), "passed", ""),
         (_survey(0, 3, 0, 3), "warned", ""),
     ],

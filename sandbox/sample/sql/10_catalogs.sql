@@ -96,7 +96,11 @@ SELECT n AS "#", c.co_seq_ciap AS co_ciap, 'A' || lpad(n::text, 2, '0') AS nu_ci
 -- rows
 -- tb_ciap_componente 7
 -- tb_tipo_ciap 7
--- tb_ciap_capitulo 18 local
+
+-- fill tb_ciap_capitulo 18
+SELECT n AS "#", sample.local_id(n, @rows@) AS co_seq_ciap_capitulo, chr(64 + n) AS co_capitulo,
+       'CAPÍTULO SINTÉTICO ' || n AS ds_capitulo
+  FROM generate_series(1, @rows@) n
 
 -- fill tb_ciap_ms 100
 SELECT n AS "#", c.co_seq_ciap AS co_ciap
