@@ -341,7 +341,7 @@ def stop(c: Context, run: str = "") -> None:
         "run": "run id, or part of it",
         "leftovers": "remove what runs left whose folders are gone, instead of a run",
         "yes": "do not ask",
-    }
+    },
 )
 @_exit_codes
 def destroy(c: Context, run: str = "", leftovers: bool = False, yes: bool = False) -> None:

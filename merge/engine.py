@@ -14,7 +14,7 @@ from merge import collisions, crosswalk, matching, selection, sequences
 from merge.errors import HomologationError, MergeError
 from merge.language import text
 from merge.ledger import Added, Ledger, LedgerLine
-from merge.plan import CENTRAL_OWNS, KEEP_CENTRAL, SET, Action, Disposition
+from merge.plan import CENTRAL_OWNS, KEEP_CENTRAL, SET, Action, Disposition, Role
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -183,6 +183,7 @@ class Merge:
         self.tables = [t for t in plan.merged() if rows.get(t.name)]
         self.ledger: list[LedgerLine] = []
         self.reconciled: dict[str, int] = {}
+        self.whole: set[str] = set()  # of which every row is there already
         self.excluded: dict[str, int] = {}
         self.left_out: dict[str, Counter[str]] = {}
         self.added: Mapping[tuple[str, str], int] = {}
@@ -216,9 +217,19 @@ class Merge:
         for table in self.tables:
             matching.match(self.conn, self.plan, table, self.crosswalk)
         for table in self.tables:
-            self.reconciled[table.name] = matching.note_differences(self.conn, self.plan, table, self.crosswalk)
+            self.reconciled[table.name] = self._reconcile(table)
             self.excluded[table.name] = matching.note_exclusions(self.conn, self.plan, table, self.crosswalk)
         self._lap("match")
+
+    def _reconcile(self, table: TablePlan) -> int:
+        """Note the rows that differ from those already there. A catalog is mostly there as a whole, and the same."""
+        if table.role is Role.CATALOG and matching.can_be_there(self.plan, table, self.crosswalk):
+            there, differing = matching.count_there(self.conn, self.plan, table, self.crosswalk)
+            if there == self.rows[table.name]:
+                self.whole.add(table.name)
+            if not differing:
+                return 0
+        return matching.note_differences(self.conn, self.plan, table, self.crosswalk)
 
     def foresee_collisions(self) -> None:
         """Stop, with all of them, if rows would collide with unique keys."""
@@ -246,6 +257,8 @@ class Merge:
         self._lap("load")
 
     def _insert(self, table: TablePlan) -> int:
+        if table.name in self.whole:
+            return 0
         mapped = self.crosswalk.mapped(table)
         overriding = "OVERRIDING SYSTEM VALUE" if self.conn.info.server_version >= 100000 else ""
         return self.conn.execute(

@@ -50,7 +50,10 @@ def match(conn: psycopg.Connection[tuple[Any, ...]], plan: Plan, table: TablePla
 def _by_key(
     plan: Plan, table: TablePlan, crosswalk: Crosswalk, columns: tuple[str, ...], map_table: sql.Identifier
 ) -> sql.Composed:
-    """Pairs (src, dst) of rows that alone have the same values in `columns`."""
+    """Pairs (src, dst) of rows that alone have the same values in `columns`.
+
+    Only keys that one source row has are joined, so that a key that all rows share cannot make pairs of all with all.
+    """
     key = sql.Identifier(table.key[0])
     mapped = crosswalk.mapped(table)
     left: list[sql.Composable] = []
@@ -80,12 +83,13 @@ def _by_key(
     names = [sql.Identifier(f"k{position}") for position in range(len(on))]
     return sql.SQL(
         "SELECT src, dst FROM ("
-        " SELECT src, dst, count(*) OVER (PARTITION BY src) AS n, count(*) OVER (PARTITION BY dst) AS m FROM"
-        " (SELECT s.{key} AS src, {ours} FROM {source}{left}) a JOIN"
+        " SELECT src, dst, count(*) OVER (PARTITION BY src) AS n FROM"
+        " (SELECT *, count(*) OVER (PARTITION BY {names}) AS m"
+        "    FROM (SELECT s.{key} AS src, {ours} FROM {source}{left}) o"
+        "   WHERE NOT EXISTS (SELECT 1 FROM {map} x WHERE x.src = o.src)) a JOIN"
         " (SELECT p.{key} AS dst, {theirs} FROM {merged} p{right}) b USING ({names})"
-        " WHERE NOT EXISTS (SELECT 1 FROM {map} x WHERE x.src = a.src)"
-        "   AND NOT EXISTS (SELECT 1 FROM {map} x WHERE x.dst = b.dst)"
-        ") pair WHERE n = 1 AND m = 1"
+        " WHERE m = 1 AND NOT EXISTS (SELECT 1 FROM {map} x WHERE x.dst = b.dst)"
+        ") pair WHERE n = 1"
     ).format(
         key=key,
         ours=_named((ours for ours, _ in on), names),
@@ -151,6 +155,23 @@ def there(plan: Plan, table: TablePlan, mapped: Mapped, alias: str = "p") -> sql
     return sql.SQL(" AND ").join(
         sql.SQL("{} = {}").format(sql.Identifier(alias, column), mapped.value(column)) for column in table.key
     )
+
+
+def count_there(
+    conn: psycopg.Connection[tuple[Any, ...]], plan: Plan, table: TablePlan, crosswalk: Crosswalk
+) -> tuple[int, int]:
+    """How many rows are there already, and how many of these differ: a query that several processes can answer."""
+    mapped = crosswalk.mapped(table)
+    found = conn.execute(
+        sql.SQL("SELECT count(*), count(*) FILTER (WHERE NOT ({} *= {})) FROM {} JOIN {} p ON {}").format(
+            mapped.row(),
+            mapped.merged_row("p"),
+            mapped.source(),
+            sql.Identifier(plan.schema, table.name),
+            there(plan, table, mapped),
+        )
+    ).fetchone()
+    return found or (0, 0)
 
 
 def note_differences(

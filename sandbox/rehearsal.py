@@ -202,9 +202,21 @@ class Rehearsal:
                     empty=empty,
                 )
                 self.server.drop_database(database)
+                self._check_constraints(found, source, loaded.rows)
                 self.run.save(f"source-{source.number}-rows", loaded)
         rows: Mapping[str, int] = self.run.load(f"source-{source.number}-rows")["rows"]
         return rows
+
+    def _check_constraints(self, found: Catalog, source: Source, rows: Mapping[str, int]) -> None:
+        """What restoring the source's indexes and constraints would have said, were they restored."""
+        violations: list[constraints.Violation] = []
+
+        def look(table: str, conn: Connection) -> None:
+            violations.extend(constraints.violations(conn, found, found.tables[table], source.schema, rows))
+
+        largest = sorted((table for table, count in rows.items() if count), key=lambda table: -rows[table])
+        run_all(self.connect, [partial(look, table) for table in largest], self.jobs, self.reporter.progress)
+        constraints.check(violations)
 
     def _empty(self, found: Catalog, theirs: Catalog, source: Source) -> frozenset[str]:
         """The tables that are not like the central's, which does not matter because the backup has no row of them."""
@@ -226,14 +238,6 @@ class Rehearsal:
                 opaque = coverage.count_opaque(conn, plan, self.profile, source.schema, filled)
             self.run.save(f"source-{source.number}-opaque", opaque)
             self._look_for_references(plan, found, source, rows)
-            violations: list[constraints.Violation] = []
-
-            def look(table: str, conn: Connection) -> None:
-                violations.extend(constraints.violations(conn, found, found.tables[table], source.schema, rows))
-
-            largest = sorted(filled, key=lambda table: -rows[table])
-            run_all(self.connect, [partial(look, table) for table in largest], self.jobs, self.reporter.progress)
-            constraints.check(violations)
             self.preflight.check(answers)
 
     def _look_for_references(self, plan: Plan, found: Catalog, source: Source, rows: Mapping[str, int]) -> None:

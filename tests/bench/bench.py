@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from merge import checks, engine, matching, profile
+from merge import engine, matching, profile
 from merge import proof_central as central_proof
 from merge.proof_session import run_all, session
 from sandbox import intake
 from sandbox.console import Reporter
 from sandbox.embedded import EmbeddedServer
-from sandbox.preflight import Decisions, Preflight
+from sandbox.preflight import Decisions, Preflight, all_checks
 from sandbox.rehearsal import CENTRAL, DATABASE, MERGE, Rehearsal, Source
 from sandbox.runs import Run
 from sandbox.sample import make_samples
@@ -165,7 +165,7 @@ def _rehearse(
     """A rehearsal up to its first source; the others are returned."""
     run = Run(Path(tempfile.mkdtemp(prefix="run-", dir=folder)))
     run.save("run", {"done": {}, "created": ""})
-    preflight = Preflight(run, checks.load(), Decisions())
+    preflight = Preflight(run, all_checks("pec"), Decisions())
     rehearsal = kind(run, Reporter(as_json=True), server, profile.load(), jobs, preflight)
     central, *backups = (intake.inspect(path, work=run.folder / "work") for path in paths)
     plan, catalog = rehearsal.prepare_central(central)
