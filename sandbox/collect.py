@@ -17,7 +17,6 @@ from sandbox.result import (
     Candidate,
     DifferenceResult,
     InputResult,
-    PreflightResult,
     Problem,
     ProofResult,
     RunResult,
@@ -100,7 +99,7 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
             for n, a in carried
         ),
         attachments_proof=None if files is None else _proof(files, None),
-        preflight=tuple(PreflightResult(**asdict(answer)) for answer in preflight.load(run)),
+        preflight=preflight.load(run),
         suspicions=tuple(
             SuspicionResult(name, f"{s['table']}.{s['column']}", s["target"], s["rows"], s["moves"])
             for number, name in enumerate(names, 1)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from merge.errors import HomologationError
-    from sandbox.preflight import Reported
     from sandbox.profiling import Profiled
     from sandbox.result import PreflightResult, RunResult
     from sandbox.runs import Run
@@ -134,7 +133,7 @@ class Reporter:
         self._say(text(pt="Relatório: ", en="Report: ") + report)
         self._say(text(pt="Resultado: ", en="Result: ") + f"{folder}/result.json")
 
-    def preflight(self, answers: Sequence[Reported], folder: str) -> None:
+    def preflight(self, answers: Sequence[PreflightResult], folder: str) -> None:
         """Show every answer of a preflight, what is wrong first; as JSON all there is about them."""
         if self.as_json:
             _print_json([asdict(answer) for answer in answers])
@@ -238,7 +237,7 @@ def show_interrupted() -> None:
     )
 
 
-def states(answers: Iterable[Reported | PreflightResult]) -> str:
+def states(answers: Iterable[PreflightResult]) -> str:
     """How many answers there are of each state, e.g. ``2 warnings · 41 in order``."""
     count = Counter(answer.state for answer in answers)
     return " · ".join(f"{count[name]} {words.state(name, count[name])}" for name in words.STATES if count[name])

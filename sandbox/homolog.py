@@ -371,6 +371,7 @@ def _prepared(run: Run, options: Options, reporter: Reporter) -> Iterator[Rehear
     run.note(server=kept)
     reporter.note(f"PostgreSQL {server.version} ({server.provider}): {reason}")
     with _stopped(run, server, reporter, keep_running=options.keep_running):
+        run.events.add("server", "starting", **kept)
         with reporter.step(text(pt="Iniciar o PostgreSQL da sandbox", en="Start the sandbox's PostgreSQL")):
             server.start()
         directories = options.attachments

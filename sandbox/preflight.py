@@ -18,6 +18,7 @@ from merge.checks import RUN, Answer, State, read
 from merge.checks import load as load_checks
 from merge.errors import ConfigError, PreflightBlocked
 from merge.language import counted, text
+from sandbox.result import PreflightResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,34 +54,6 @@ class Confirmation:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Reported:
-    """One answer as the result and the report show it, in the user's language.
-
-    :param state: as `merge.checks.State`, or ``accepted``, or ``confirmed``.
-    :param details: numbers, dates and internal keys; nothing of a patient.
-    :param reason: why a warning was accepted, or who confirmed.
-    """
-
-    id: str
-    where: str
-    gate: str
-    kind: str
-    state: str
-    title: str
-    found: int | None = None
-    details: Mapping[str, int | str | None] = field(default_factory=dict)
-    meaning: str = ""
-    action: str = ""
-    origin: str = ""
-    evidence: str = ""
-    reason: str = ""
-
-    def __str__(self) -> str:
-        number = "" if self.found is None else f" ({self.found})"
-        return f"{self.id} · {self.where}: {self.meaning}{number}"
-
-
 class Preflight:
     """The preflight of one run; each part of it is kept in the run folder as ``checks-<part>.json``."""
 
@@ -90,7 +63,7 @@ class Preflight:
         self.decisions = decisions
         check_ids(checks, decisions.accepted)
 
-    def report(self, part: str, answers: Iterable[Answer], reporter: Reporter) -> tuple[Reported, ...]:
+    def report(self, part: str, answers: Iterable[Answer], reporter: Reporter) -> tuple[PreflightResult, ...]:
         """Keep the answers of one part, and tell what the user should not overlook."""
         reported = tuple(self._reported(answer) for answer in answers)
         self.run.save(f"checks-{part}", {"answers": reported})
@@ -99,7 +72,7 @@ class Preflight:
                 reporter.warn(str(answer))
         return reported
 
-    def check(self, reported: Iterable[Reported]) -> None:
+    def check(self, reported: Iterable[PreflightResult]) -> None:
         """Raise `PreflightBlocked` with all that blocks, each with what to do."""
         blocking = [answer for answer in reported if answer.state == State.BLOCKED]
         if not blocking:
@@ -126,7 +99,7 @@ class Preflight:
             ),
         )
 
-    def _reported(self, answer: Answer) -> Reported:
+    def _reported(self, answer: Answer) -> PreflightResult:
         check = self.checks[answer.id]
         state, reason = str(answer.state), ""
         if answer.state is State.WARNED and answer.id in self.decisions.accepted:
@@ -136,7 +109,7 @@ class Preflight:
             reason = " · ".join(part for part in (said.by, said.at, said.note) if part)
         details = dict(answer.details)
         message = details.pop("message", None)
-        return Reported(
+        return PreflightResult(
             answer.id,
             answer.where,
             check.gate,
@@ -212,7 +185,7 @@ def check_ids(checks: Iterable[Check], accepted: Iterable[str]) -> None:
         )
 
 
-def load(run: Run) -> tuple[Reported, ...]:
+def load(run: Run) -> tuple[PreflightResult, ...]:
     """All answers so far: of people, of files and machine, of the central, of each source, of the merged base."""
     sources = len(run.load("inputs")) if run.has("inputs") else 0
     parts = ("people", "files", "central", *(f"source-{n}" for n in range(1, sources)), "merged")
@@ -220,10 +193,10 @@ def load(run: Run) -> tuple[Reported, ...]:
     for part in parts:
         if run.has(f"checks-{part}"):
             found += run.load(f"checks-{part}")["answers"]
-    return tuple(Reported(**answer) for answer in found)
+    return tuple(PreflightResult(**answer) for answer in found)
 
 
-def _sides(answer: Reported) -> str:
+def _sides(answer: PreflightResult) -> str:
     """In what the two sides differ, where that was asked."""
     if "central" not in answer.details:
         return ""

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from merge.profile import Profile
     from sandbox.console import Reporter
     from sandbox.intake import Backup
-    from sandbox.preflight import Preflight, Reported
+    from sandbox.preflight import Preflight
+    from sandbox.result import PreflightResult
     from sandbox.runs import Run
     from sandbox.server import Server
 
@@ -255,7 +256,7 @@ class Rehearsal:
                 )
             )
 
-    def _ask(self, plan: Plan, backup: Backup, central: str, source: Source | None = None) -> Sequence[Reported]:
+    def _ask(self, plan: Plan, backup: Backup, central: str, source: Source | None = None) -> Sequence[PreflightResult]:
         """Ask the checks of the central, or of one source, and what files say of it."""
         name, schema = (source.name, source.schema) if source is not None else (checks.CENTRAL, plan.schema)
         number = source.number if source is not None else attachments.CENTRAL

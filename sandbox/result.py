@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from merge.checks import State
 from merge.language import counted, text
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ DISPOSITIONS = ("inserted", "matched", "reconciled", "grouped", "excluded", "rej
 Role = Literal["central", "source"]
 Status = Literal["validated", "blocked", "failed", "different"]
 Dispositions = Annotated[Mapping[str, int], Field(json_schema_extra={"propertyNames": {"enum": list(DISPOSITIONS)}})]
+StateName = Annotated[str, Field(json_schema_extra={"enum": [*map(str, State), "accepted", "confirmed"]})]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -161,7 +163,7 @@ class PreflightResult:
     where: str
     gate: Literal["block", "warn", "record"]
     kind: str
-    state: Literal["passed", "warned", "blocked", "recorded", "pending", "not_available", "accepted", "confirmed"]
+    state: StateName
     title: str
     found: int | None = None
     details: Mapping[str, int | str | None] = field(default_factory=dict)
