@@ -285,8 +285,8 @@ def status(c: Context, run: str = "", json: bool = False) -> None:
         many = len(left)
         reporter.warn(
             text(
-                pt=f"Há {many} restos de execuções cujas pastas sumiram: invoke destroy --leftovers",
-                en=f"There are {many} leftovers of runs whose folders are gone: invoke destroy --leftovers",
+                pt=f"Há {many} restos de execuções cujas pastas sumiram: invoke leftovers",
+                en=f"There are {many} leftovers of runs whose folders are gone: invoke leftovers",
             )
         )
 
@@ -335,30 +335,11 @@ def stop(c: Context, run: str = "") -> None:
     homolog.stop(Run.open(run))
 
 
-@task(
-    positional=["run"],
-    help={
-        "run": "run id, or part of it",
-        "leftovers": "remove what runs left whose folders are gone, instead of a run",
-        "yes": "do not ask",
-    },
-)
+@task(help={"run": "run id, or part of it", "yes": "do not ask"})
 @_exit_codes
-def destroy(c: Context, run: str = "", leftovers: bool = False, yes: bool = False) -> None:
+def destroy(c: Context, run: str, yes: bool = False) -> None:
     """Remove the server and all data of a run; what it found out stays."""
     reporter = console.Reporter()
-    if leftovers:
-        left = leftover.find(known.id for known in Run.all())
-        for one in left:
-            reporter.note(f"{one.kind} {one.name} ({one.folder})")
-        question = text(pt=f"Apagar {len(left)} restos?", en=f"Remove {len(left)} leftovers?")
-        if left and _agreed(reporter, question, yes):
-            leftover.remove(left)
-        return
-    if not run:
-        raise ConfigError(
-            text(pt="Indique a execução: invoke destroy EXECUÇÃO.", en="Name the run: invoke destroy RUN.")
-        )
     found = Run.open(run)
     found.lock()
     if _agreed(reporter, text(pt=f"Apagar os dados de {found.id}?", en=f"Remove the data of {found.id}?"), yes):
@@ -369,6 +350,18 @@ def destroy(c: Context, run: str = "", leftovers: bool = False, yes: bool = Fals
                 en=f"The data of {found.id} were removed; the evidence stays in {found.folder}.",
             )
         )
+
+
+@task(help={"yes": "do not ask"})
+@_exit_codes
+def leftovers(c: Context, yes: bool = False) -> None:
+    """Remove servers and data of runs whose folders are gone."""
+    reporter = console.Reporter()
+    left = leftover.find(known.id for known in Run.all())
+    for one in left:
+        reporter.note(f"{one.kind} {one.name} ({one.folder})")
+    if left and _agreed(reporter, text(pt=f"Apagar {len(left)} restos?", en=f"Remove {len(left)} leftovers?"), yes):
+        leftover.remove(left)
 
 
 def _agreed(reporter: console.Reporter, question: str, yes: bool) -> bool:
@@ -400,5 +393,19 @@ def lint(c: Context) -> None:
 
 
 ns = Collection(
-    rehearse, preflight, intake, show_profile, sample, status, prove, handover, dsn, stop, destroy, test, bench, lint
+    rehearse,
+    preflight,
+    intake,
+    show_profile,
+    sample,
+    status,
+    prove,
+    handover,
+    dsn,
+    stop,
+    destroy,
+    leftovers,
+    test,
+    bench,
+    lint,
 )

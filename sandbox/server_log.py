@@ -76,6 +76,7 @@ The filter ends with the server, whoever else has ended. While the pipe is held 
 in vain."""
 
 CONTAINER = """
+rm -f "$3/postmaster.pid"
 mkfifo -m 600 /tmp/log || exit
 sed -E -n -u "$0" < /tmp/log 2> /dev/null &
 "$@" > /tmp/log 2>&1 &
@@ -89,5 +90,8 @@ wait
 exit "$code"
 """
 """A script for ``bash -c`` in a container: runs a server and filters what it says into the container's log, to the end.
+
+It is called with the server's program, ``-D`` and its data, to which a killed server may still lay claim by the number
+of a process that is another one here; whoever starts this has removed all other containers.
 
 Passes SIGINT on, and exits as the server does. A ``wait`` that a signal has ended (130) says nothing of the server."""

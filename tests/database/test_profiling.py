@@ -188,7 +188,7 @@ def test_without_the_columns_declared_they_are_suspected(runs: Path, samples: li
     done = _invoke(runs, "homolog", "--central", samples[0], "--source", f"ubs={samples[1]}", "--server", "embedded",
                    "--override", rules)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "look like undeclared references" in done.stdout + done.stderr
+    assert "undeclared reference" in done.stdout + done.stderr
     told = _invoke(runs, "profile", "--json", "--unclassified")
     assert told.returncode == 0, told.stderr
     found: dict[str, Any] = json.loads(told.stdout)
