@@ -112,6 +112,8 @@ class Options:
                 pt="--central e --source vão juntos: um central e pelo menos uma origem.",
                 en="--central and --source go together: one central and at least one source.",
             )
+        if self.final and self.central is None:
+            yield text(pt="--final exige backups reais (--central)", en="--final demands real backups (--central)")
         for path in (self.central, *(path for _, path in self.sources)):
             if path is not None and not (path.is_file() or path.is_dir()):
                 yield text(pt=f"não é arquivo nem pasta: {path}", en=f"neither a file nor a folder: {path}")

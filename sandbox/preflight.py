@@ -9,7 +9,7 @@ cannot.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,7 +193,13 @@ def load(run: Run) -> tuple[PreflightResult, ...]:
     for part in parts:
         if run.has(f"checks-{part}"):
             found += run.load(f"checks-{part}")["answers"]
-    return tuple(PreflightResult(**answer) for answer in found)
+    accepted: dict[str, str] = run.load("run")["asked"].get("accepted", {})
+    answers = (PreflightResult(**answer) for answer in found)
+    # Also those that were accepted only when the run was resumed.
+    return tuple(
+        replace(a, state=ACCEPTED, reason=accepted[a.id]) if a.state == State.WARNED and a.id in accepted else a
+        for a in answers
+    )
 
 
 def _sides(answer: PreflightResult) -> str:

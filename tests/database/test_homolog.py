@@ -306,6 +306,7 @@ def _until(done: Callable[[], bool], seconds: float = 60) -> None:
         (("--profile", "unknown"), "unknown"),
         (("--accept", "Z-99", "--reason", "because"), "Z-99"),
         (("--accept", "B-14"), "B-14"),
+        (("--final",), "--central"),
         (("--central", "CENTRAL"), "--source"),
         (("--central", "CENTRAL", "--source", "central=SOURCE"), "central"),
         (("--central", "CENTRAL", "--source", "../x=SOURCE"), "../x"),

@@ -118,11 +118,14 @@ def test_a_clean_sample_is_blocked_by_nothing(session: Session) -> None:
     (run,) = session.runs.iterdir()
     assert not (run / "source-1-ledger.json").exists()
     # And the run goes on from there.
-    done = session.invoke("homolog", "--resume", run.name, "--json")
+    done = session.invoke(
+        "homolog", "--resume", run.name, "--json", "--accept", "C-08f", "--reason", "synthetic data are of 2025"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout)
     assert result["status"] == "validated"
     assert len(result["preflight"]) > len(shown)  # those of the merged base
+    assert {a["state"] for a in result["preflight"] if a["id"] == "C-08f"} == {"accepted"}
     central, ubs = result["attachments"]
     assert (central["name"], ubs["name"]) == ("central", "ubs")
     assert ubs["files"] == sum(ubs["fates"].values()) > ubs["missing"] == 1
