@@ -173,6 +173,10 @@ class PreflightResult:
     evidence: str = ""
     reason: str = ""
 
+    def __str__(self) -> str:
+        number = "" if self.found is None else f" ({self.found})"
+        return f"{self.id} · {self.where}: {self.meaning}{number}"
+
 
 @dataclass(frozen=True)
 class SuspicionResult:

@@ -136,7 +136,7 @@ def test_what_blocks_cannot_be_accepted(server: Server, session: Session) -> Non
     source = _spoiled(server, session.folder, "locked", LOCKED)
     done = session.on("homolog", source, "--accept", "E-03a", "--reason", "we know")
     assert done.returncode == 4
-    assert "E-03a" in done.stderr
+    assert "· E-03a · ubs: " in done.stderr
     assert "cannot be accepted" in done.stderr
     assert session.answers()["ubs", "E-03a"]["state"] == "blocked"
     (run,) = session.runs.iterdir()
@@ -145,7 +145,9 @@ def test_what_blocks_cannot_be_accepted(server: Server, session: Session) -> Non
 
 def test_what_a_unit_must_stop_warns_in_a_rehearsal_and_can_be_accepted(server: Server, session: Session) -> None:
     source = _spoiled(server, session.folder, "pending", PENDING_REPORT)
-    assert session.on("preflight", source).returncode == 0
+    done = session.on("preflight", source)
+    assert done.returncode == 0
+    assert "\n! B-06a · ubs: There are forms that PEC has not yet processed for its reports. (1)\n" in done.stdout
     assert session.answers()["ubs", "B-06a"]["state"] == "warned"
     done = session.on("homolog", source, "--accept", "B-06a", "--reason", "will be done on Friday", "--json")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -268,6 +268,8 @@ def test_the_handover_lists_what_must_be_made_again(vendor: Rehearsed, everythin
     }
     assert lists["without_email"]
     assert lists["closures"]
+    (forms,) = planted.query("ubs", "SELECT count(*) FROM tb_dado_transp")
+    assert sum(int(row[1]) for row in lists["reports"]) == forms[0] > 0
     assert lists["online_agendas"]
     left_out = {line["table"]: line for line in pack["left_out"]}
     assert left_out["tb_cidadao"]["rows"] == vendor.table("tb_cidadao")["dispositions"]["excluded"]
@@ -275,7 +277,7 @@ def test_the_handover_lists_what_must_be_made_again(vendor: Rehearsed, everythin
     assert pack["added"] == vendor.result["sources"][0]["added"]
     # In scope all there is less to do.
     pack, lists = _pack(everything)
-    assert lists.keys() == {"agendas", "without_email", "appointments"}
+    assert lists.keys() == {"agendas", "without_email", "appointments", "reports"}
     assert "tb_cidadao" not in {line["table"] for line in pack["left_out"]}
 
 
