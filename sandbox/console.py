@@ -116,7 +116,7 @@ class Reporter:
     def summary(self, result: RunResult, report: str, folder: str) -> None:
         """Show what came of a run; in JSON mode, print result.json and nothing else on standard output."""
         if self.as_json:
-            _print_json(result.to_dict())
+            self.print_json(result.to_dict())
         said = verdict(result)
         self.console.print()
         if any(source.rows for source in result.sources):
@@ -136,7 +136,7 @@ class Reporter:
     def preflight(self, answers: Sequence[PreflightResult], folder: str) -> None:
         """Show every answer of a preflight, what is wrong first; as JSON all there is about them."""
         if self.as_json:
-            _print_json([asdict(answer) for answer in answers])
+            self.print_json([asdict(answer) for answer in answers])
         table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
         for header in (
             text(pt="código", en="id"),
@@ -159,12 +159,13 @@ class Reporter:
 
     def print_json(self, content: object) -> None:
         """Print something for a program, on standard output."""
-        _print_json(content)
+        # ASCII: a redirected standard output may be in any encoding, on Windows above all.
+        print(json.dumps(content, indent=1))  # noqa: T201
 
     def status(self, runs: Sequence[Run]) -> None:
         """List runs: what each has done, and what came of it."""
         if self.as_json:
-            _print_json([run.load("run") for run in runs])
+            self.print_json([run.load("run") for run in runs])
             return
         table = Table(box=None, header_style="bold")
         for header in text(pt="execução passos estado servidor", en="run steps state server").split():
@@ -181,7 +182,7 @@ class Reporter:
     def profiled(self, found: Profiled) -> None:
         """Show what a profile makes of every table, then what it says nothing of."""
         if self.as_json:
-            _print_json(asdict(found))
+            self.print_json(asdict(found))
             return
         if found.tables:
             self.console.print(_tables(found))
@@ -293,11 +294,6 @@ def _sources(result: RunResult) -> Table:
     table.caption = " · ".join(f"{words.phase(phase)} {words.duration(s)}" for phase, s in phases.items())
     table.caption_justify = "left"
     return table
-
-
-def _print_json(content: object) -> None:
-    # ASCII: a redirected standard output may be in any encoding, on Windows above all.
-    print(json.dumps(content, indent=1))  # noqa: T201
 
 
 def _console(*, stderr: bool) -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 def show(reporter: Reporter, proposal: Proposal) -> None:
     """Show every backup in the proposed order, the reasons, and the command line to run."""
     if reporter.as_json:
-        print(json.dumps(to_dict(proposal), indent=1))  # noqa: T201 (ASCII, for an output in any encoding)
+        reporter.print_json(to_dict(proposal))
         return
     for number, candidate in enumerate((proposal.central, *proposal.sources)):
         place = text(pt=f"{number}ª origem", en=f"source {number}") if number else text(pt="central", en="central")
