@@ -23,6 +23,11 @@ from sandbox.options import Options, accepted_of, options_of
 from sandbox.rehearsal import DATABASE
 from sandbox.result import RunResult
 from sandbox.result import junit as junit_xml
+from sandbox.options import PEC_MEMORY
+from sandbox.pec import operations
+from sandbox.pec.listen import Listen
+from sandbox.pec.show import show_pec, show_smoke
+from sandbox.pec.smoke import sign_off
 from sandbox.runs import Run
 from sandbox.sample import make_samples
 
@@ -48,6 +53,9 @@ _BACKUPS_HELP = {
     "accept": "id of a warning that is accepted; once for each, followed by its --reason",
     "reason": "why it is accepted, in words; in the order of --accept",
     "confirmations": "TOML file with what people confirm, instead of being asked",
+    "engine": "sql: this project merges; pec: the vendor's own unification, which a person does, guided and watched",
+    "pec-jar": "installer of PEC (eSUS-AB-PEC-…-Linux64.jar), for the engine pec",
+    "pec-memory": "megabytes for each PEC",
 }
 
 
@@ -102,6 +110,9 @@ def rehearse(
     accept: list[str] | None = None,
     reason: list[str] | None = None,
     confirmations: str = "",
+    engine: str = "sql",
+    pec_jar: str = "",
+    pec_memory: int = PEC_MEMORY,
     json: bool = False,
     junit: str = "",
     keep_running: bool = False,
@@ -162,6 +173,9 @@ def preflight(
     accept: list[str] | None = None,
     reason: list[str] | None = None,
     confirmations: str = "",
+    engine: str = "sql",
+    pec_jar: str = "",
+    pec_memory: int = PEC_MEMORY,
     json: bool = False,
 ) -> None:
     """Restore the backups and check them, and merge nothing; `invoke homolog --resume RUN` goes on from there."""
@@ -175,7 +189,7 @@ def _shared(values: dict[str, Any]) -> dict[str, Any]:
 
 def _options(
     *, source: list[str] | None, major: int, binaries: str, profile: str, override: list[str] | None,
-    confirmations: str, **others: Any,
+    confirmations: str, pec_jar: str, **others: Any,
 ) -> Options:  # fmt: skip
     lists = {name: others.pop(name) or [] for name in ("attachments", "accept", "reason")}
     return Options.parse(
@@ -185,6 +199,7 @@ def _options(
         profile=_profile_name(profile),
         overrides=_paths(override),
         confirmations=_file(confirmations),
+        pec_jar=_file(pec_jar),
         **lists,
         **others,
     )
@@ -371,6 +386,93 @@ def _agreed(reporter: console.Reporter, question: str, yes: bool) -> bool:
     raise Exit(text(pt="Nada foi apagado (--yes não pergunta).", en="Nothing was removed (--yes does not ask)."), 1)
 
 
+@task(
+    iterable=["allow"],
+    help={
+        **_RUN_HELP,
+        "pec-jar": "installer of PEC: eSUS-AB-PEC-…-Linux64.jar",
+        "listen": "address of this machine at which people reach it; this machine only by default",
+        "allow": "with --listen: address or network that may connect; once for each",
+        "port": "HTTPS port",
+        "memory": "megabytes for PEC",
+        "patience": "minutes that PEC may take to answer",
+        "migrate": "PEC may bring the copy to its own version",
+    },
+)
+@_exit_codes
+def up(
+    c: Context,
+    pec_jar: str,
+    run: str = "",
+    listen: str = "127.0.0.1",
+    allow: list[str] | None = None,
+    port: int = 8443,
+    memory: int = PEC_MEMORY,
+    patience: float = 25.0,
+    migrate: bool = False,
+) -> None:
+    """Start the alternate PEC on a disposable copy of a run's candidate, with no way out, for people to look at."""
+    reporter = console.Reporter()
+    found = Run.open(run)
+    found.lock()
+    asked = operations.Asked(Path(pec_jar).resolve(), Listen.parse(listen, port, allow or ()), memory, patience, migrate)
+    show_pec(reporter, found, operations.up(found, asked, reporter))
+
+
+@task(help=_RUN_HELP)
+@_exit_codes
+def down(c: Context, run: str = "") -> None:
+    """Take the alternate PEC down: its containers, its copy and its logs are removed."""
+    found = Run.open(run)
+    found.lock()
+    operations.down(found, console.Reporter())
+
+
+@task(help={**_RUN_HELP, "minutes": "how long to watch; as long as PEC runs by default"})
+@_exit_codes
+def watch(c: Context, run: str = "", minutes: float = 0.0) -> None:
+    """Watch the PECs of a run: their logs, how the data grow, memory, disk, and that nothing gets out."""
+    operations.watch(Run.open(run), console.Reporter(), minutes=minutes)
+
+
+@task(positional=["step"], help={**_RUN_HELP, "step": "requested, accepted, unifying, unified, or error"})
+@_exit_codes
+def mark(c: Context, step: str, run: str = "") -> None:
+    """Tell that a step of the vendor's unification was done, or that the screen shows an error."""
+    operations.mark(Run.open(run), step)
+
+
+@task(help=_RUN_HELP)
+@_exit_codes
+def put_back(c: Context, run: str = "") -> None:
+    """After a unification that went wrong: put both bases of the sandbox back to what they were before it."""
+    found = Run.open(run)
+    found.lock()
+    operations.put_back(found, console.Reporter())
+
+
+@task(
+    help={
+        **_RUN_HELP,
+        "stratum": "whom a professional has looked at; without it, the list is shown",
+        "by": "who looked",
+        "verdict": "ok or problem",
+        "note": "what was seen; never a name or a document",
+        "json": "print as JSON",
+    }
+)
+@_exit_codes
+def smoke(
+    c: Context, run: str = "", stratum: str = "", by: str = "", verdict: str = "ok", note: str = "", json: bool = False
+) -> None:
+    """Show the smoke list (internal ids only), or sign for one stratum of it."""
+    reporter = console.Reporter(as_json=json)
+    found = Run.open(run)
+    if stratum:
+        sign_off(found, stratum, by, verdict, note)  # type: ignore[arg-type]  # which it checks
+    show_smoke(reporter, found)
+
+
 @task(help={"arguments": "more arguments for pytest"})
 def test(c: Context, arguments: str = "") -> None:
     """Run the tests; those of Docker where a daemon answers."""
@@ -405,6 +507,7 @@ ns = Collection(
     stop,
     destroy,
     leftovers,
+    Collection("pec", up, down, watch, mark, put_back, smoke),
     test,
     bench,
     lint,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PROVIDERS = ("auto", "docker", "embedded")
 """What `choose` can be asked for."""
 
-_MAJOR = 15
+MAJOR = 15
 """Major version in Docker when nothing asks for another: the one that builds without a registry."""
 
 
@@ -49,7 +49,7 @@ def choose(
         return EmbeddedServer(folder, binaries=binaries, major=major, exact=exact, memory=memory)
 
     def docker() -> Server:
-        server = DockerServer(folder, major=major or _MAJOR, run_id=run_id, inputs=inputs, memory=memory)
+        server = DockerServer(folder, major=major or MAJOR, run_id=run_id, inputs=inputs, memory=memory)
         server.prepare()
         return server
 

@@ -31,7 +31,11 @@ from sandbox import carry, choose, events, handover, inputs, intake, report, sam
 from sandbox import preflight as answers
 from sandbox.attachments import Attachments
 from sandbox.collect import collect
-from sandbox.options import Options, options_of
+from sandbox.options import PEC, Options, options_of
+from sandbox.pec import alternate
+from sandbox.pec.compose import MEGABYTE, PART, Settings
+from sandbox.pec.stack_server import StackServer
+from sandbox.pec.vendor import VendorRehearsal
 from sandbox.preflight import Decisions, Preflight
 from sandbox.rehearsal import Rehearsal
 from sandbox.result import RunResult
@@ -197,7 +201,7 @@ def open_server(run: Run) -> Server:
 
     :raises ConfigError: if the run has none, or its data are void.
     """
-    server = _server_of(run)
+    server = server_of(run)
     if not server.data_is_sound():
         raise ConfigError(
             text(
@@ -216,7 +220,7 @@ def stop(run: Run) -> None:
     :raises ConfigError: if the run has none, or a process is at work with it.
     """
     run.lock()
-    _server_of(run).stop()
+    server_of(run).stop()
     run.unlock()
 
 
@@ -225,6 +229,7 @@ def destroy(run: Run) -> None:
     state = run.load("run").get("server")
     if state is not None:
         _choose(run, options_of(run), state["provider"], state["major"], state["inputs"])[0].destroy()
+    alternate.remove(run)
     shutil.rmtree(run.folder / "work", ignore_errors=True)
     Attachments(run.folder / carry.FOLDER).clear()
     if not run.load("run").get("destroyed"):
@@ -310,7 +315,7 @@ def _conclude(run: Run, reporter: Reporter, problem: HomologationError | None) -
 def _logs(run: Run) -> list[Path]:
     """What the run's server logged, if there is one that can be asked."""
     try:
-        return _server_of(run).logs()
+        return server_of(run).logs()
     except ConfigError:
         return []
 
@@ -423,24 +428,37 @@ def _stopped(run: Run, server: Server, reporter: Reporter, *, keep_running: bool
             run.events.add("server", "stopped")
 
 
-def _server_of(run: Run) -> Server:
-    state = run.load("run").get("server")
-    if state is None or not (run.folder / "server").exists():
+def server_of(run: Run) -> Server:
+    """The server of a run, as it is.
+
+    :raises ConfigError: if the run has none.
+    """
+    options, state = options_of(run), run.load("run").get("server")
+    if state is None or not _folder(run, options).exists():
         raise ConfigError(
             text(pt=f"A execução {run.id} não tem servidor.", en=f"The run {run.id} has no server."),
             next_step=text(pt="Comece outra com invoke homolog.", en="Start another with invoke homolog."),
         )
-    return _choose(run, options_of(run), state["provider"], state["major"], state["inputs"])[0]
+    return _choose(run, options, state["provider"], state["major"], state["inputs"])[0]
+
+
+def _folder(run: Run, options: Options) -> Path:
+    """The folder of its server."""
+    return run.folder / (PART if options.engine == PEC else "server")
 
 
 def _choose(
     run: Run, options: Options, provider: str, major: int | None, paths: Sequence[str], *, exact: bool = False
 ) -> tuple[Server, str]:
+    if options.engine == PEC:
+        settings = Settings(run.id, run.folder, pec_memory=options.pec_memory * MEGABYTE)
+        server = StackServer(settings, major=major or choose.MAJOR, inputs=[Path(path) for path in paths])
+        return server, text(pt="o da rede fechada dos PECs", en="that of the PECs' closed network")
     return choose.choose(
         provider,
         major=major,
         exact=exact,
-        folder=run.folder / "server",
+        folder=_folder(run, options),
         run_id=run.id,
         inputs=[Path(path) for path in paths],
         binaries=options.binaries,
@@ -451,7 +469,8 @@ def _rehearsal(run: Run, reporter: Reporter, server: Server, asked: Preflight | 
     options = options_of(run)
     known = profile.load(options.profile, options.overrides)
     asked = asked or _preflight(run, options)
-    return Rehearsal(run, reporter, server, known, options.parallel, asked, options.scope, options.keep)
+    given = (run, reporter, server, known, options.parallel, asked, options.scope, options.keep)
+    return VendorRehearsal(*given, options.pec_jar) if options.engine == PEC else Rehearsal(*given)
 
 
 def _preflight(run: Run, options: Options) -> Preflight:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from sandbox.runs import Run
 
 CENTRAL = checks.CENTRAL
+
+SQL, PEC = "sql", "pec"
+ENGINES = (SQL, PEC)
+VENDOR = "vendor"
+"""The scope of a profile that says what the vendor's own unification sends."""
+
+PEC_MEMORY = 4096
+"""Megabytes for a PEC unless another number is given: half of what the vendor asks of its smallest server."""
+_LEAST_MEMORY = 256
 
 _PASSWORDS = "passwords"
 """The policy of a profile that makes the sources' users change their passwords."""
@@ -45,6 +54,9 @@ class Options:
     :param final: whether the result is to go to production: then what only warns in a rehearsal may block.
     :param accepted: reason by id of the warnings that were accepted.
     :param confirmations: file of what people confirmed.
+    :param engine: what merges: sql, this project; or pec, the vendor's own unification, which a person does.
+    :param pec_jar: the installer of PEC; needed by the engine pec.
+    :param pec_memory: megabytes for each PEC.
     """
 
     central: Path | None = None
@@ -63,6 +75,9 @@ class Options:
     final: bool = False
     accepted: Mapping[str, str] = field(default_factory=dict)
     confirmations: Path | None = None
+    engine: str = SQL
+    pec_jar: Path | None = None
+    pec_memory: int = PEC_MEMORY
 
     @classmethod
     def parse(
@@ -85,6 +100,8 @@ class Options:
         if path is not None:  # which may be called by its file's name, like the others
             files = tuple((CENTRAL if name == _stem(path) else name, directory) for name, directory in files)
         options = cls(path, named, files, accepted=accepted_of(accept, reason), **others)
+        if options.engine == PEC and options.scope == ALL:  # what PEC sends is the vendor's to say
+            options = replace(options, scope=VENDOR)
         if problems := list(options._problems()):
             raise ConfigError(
                 text(pt="O pedido não pode ser atendido.", en="What was asked cannot be done."),
@@ -120,6 +137,7 @@ class Options:
         yield from self._problems_of_names()
         if self.server not in choose.PROVIDERS:
             yield f"--server {self.server}: {', '.join(choose.PROVIDERS)}"
+        yield from self._problems_of_engine()
         if self.jobs < 0:
             yield f"--jobs {self.jobs}"
         if self.binaries is not None and not self.binaries.is_dir():
@@ -129,6 +147,29 @@ class Options:
                 world(self.scale)
             except ValueError as ex:
                 yield f"--scale {self.scale:g}: {ex}"
+
+    def _problems_of_engine(self) -> Iterator[str]:
+        if self.engine not in ENGINES:
+            yield f"--engine {self.engine}: {', '.join(ENGINES)}"
+        if self.engine != PEC:
+            return
+        if self.pec_jar is None or not self.pec_jar.is_file():
+            yield text(
+                pt="--engine pec exige o instalador do PEC: --pec-jar ARQUIVO",
+                en="--engine pec demands the installer of PEC: --pec-jar FILE",
+            )
+        if self.server == "embedded" or self.binaries is not None:
+            yield text(
+                pt="--engine pec usa o Docker: sem --server embedded nem --binaries",
+                en="--engine pec uses Docker: neither --server embedded nor --binaries",
+            )
+        if self.attachments:
+            yield text(
+                pt="--engine pec não leva anexos: o PEC os leva, ou não; não se sabe",
+                en="--engine pec carries no attachments: PEC does, or does not; that is unknown",
+            )
+        if self.pec_memory < _LEAST_MEMORY:
+            yield f"--pec-memory {self.pec_memory}: {_LEAST_MEMORY} MB"
 
     def _problems_of_names(self) -> Iterator[str]:
         names = [name for name, _ in self.sources]
@@ -167,7 +208,7 @@ def options_of(run: Run) -> Options:
     """What a run was asked."""
     asked = run.load("run")["asked"]
     kept = {f.name: asked[f.name] for f in fields(Options) if f.name in asked}
-    for name in ("central", "binaries", "confirmations"):
+    for name in ("central", "binaries", "confirmations", "pec_jar"):
         kept[name] = Path(kept[name]) if kept.get(name) else None
     for name in ("sources", "attachments"):
         kept[name] = tuple((called, Path(path)) for called, path in kept.get(name, ()))

@@ -129,6 +129,25 @@ class Server(ABC):
         with self.connect("postgres") as conn:
             return conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is not None
 
+    def copy_database(self, name: str, copy: str) -> None:
+        """Copy a database to which nobody is connected, as a new one of the same owner, with its settings."""
+        with self.connect("postgres") as conn:
+            strategy = " STRATEGY file_copy" if conn.info.server_version >= 150000 else ""
+            owner = conn.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", [name]).fetchone()
+            conn.execute(
+                sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}" + strategy).format(
+                    sql.Identifier(copy), sql.Identifier(str(owner[0]) if owner else ADMIN), sql.Identifier(name)
+                )
+            )
+            conn.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(copy)))
+            # The settings of a database are not in it.
+            conn.execute(
+                "INSERT INTO pg_db_role_setting SELECT c.oid, s.setrole, s.setconfig FROM pg_db_role_setting s"
+                " JOIN pg_database d ON d.oid = s.setdatabase JOIN pg_database c ON c.datname = %s"
+                " WHERE d.datname = %s",
+                [copy, name],
+            )
+
     def drop_database(self, name: str) -> None:
         """Drop a database of the sandbox, ending its sessions first. Does nothing if it is not there."""
         with self.connect("postgres") as conn:
