@@ -16,7 +16,7 @@ from invoke import Collection, Context, Exit, task
 from merge.errors import ConfigError, HomologationError
 from merge.language import text
 from merge.profile import load as load_profile
-from sandbox import console, homolog, intake_show, order, profiling, runs
+from sandbox import console, homolog, image_file, intake_show, order, profiling, runs
 from sandbox import leftovers as leftover
 from sandbox.embedded import EmbeddedServer
 from sandbox.options import Options, accepted_of, options_of
@@ -371,6 +371,25 @@ def _agreed(reporter: console.Reporter, question: str, yes: bool) -> bool:
     raise Exit(text(pt="Nada foi apagado (--yes não pergunta).", en="Nothing was removed (--yes does not ask)."), 1)
 
 
+@task(
+    iterable=["major"],
+    help={
+        "save": "write them into this file, compressed if it ends in .gz; those that are missing are made first",
+        "load": "load them from this file",
+        "major": "a PostgreSQL major version; once for each, by default those that are here",
+        "pec-jar": "installer of PEC, whose image is wanted too",
+        "json": "print as JSON",
+    },
+)
+@_exit_codes
+def images(
+    c: Context, save: str = "", load: str = "", major: list[str] | None = None, pec_jar: str = "", json: bool = False
+) -> None:
+    """Show the images that runs need; carry them, in a file, to a server without internet."""
+    reporter = console.Reporter(as_json=json)
+    image_file.carry(reporter, save=_file(save), load=_file(load), asked=major or [], jar=_file(pec_jar))
+
+
 @task(help={"arguments": "more arguments for pytest"})
 def test(c: Context, arguments: str = "") -> None:
     """Run the tests; those of Docker where a daemon answers."""
@@ -405,6 +424,7 @@ ns = Collection(
     stop,
     destroy,
     leftovers,
+    images,
     test,
     bench,
     lint,
