@@ -6,22 +6,26 @@ import http.client
 import io
 import json
 import secrets
+import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import tarfile
 import threading
 import time
+import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from merge.errors import ServerError
+from merge.errors import ConfigError, ServerError
 from sandbox import images
 from sandbox.pec.tls import make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     import docker
     from docker.models.containers import Container
@@ -184,10 +188,20 @@ def client() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="module")
-def pec_image(client: docker.DockerClient, standin: Path) -> Iterator[str]:
+def jar(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in, as nobody else has it: what becomes of it in Docker can be removed."""
+    own = tmp_path_factory.mktemp("own") / standin.name
+    shutil.copy(standin, own)
+    with zipfile.ZipFile(own, "a") as archive:
+        archive.writestr("own", secrets.token_hex(8))
+    return own
+
+
+@pytest.fixture(scope="module")
+def pec_image(client: docker.DockerClient, jar: Path) -> Iterator[str]:
     """The image that is built from the stand-in."""
     try:
-        image = images.pec(standin)
+        image = images.pec(jar)
     except ServerError as ex:
         pytest.skip(f"{ex.what} {ex.details}")
     yield image
@@ -226,25 +240,54 @@ def running(empty: Sandbox) -> Running:
     return empty, pec, seen
 
 
-def test_the_image_has_what_pec_needs(client: docker.DockerClient, pec_image: str, standin: Path) -> None:
+def test_the_image_has_what_pec_needs(client: docker.DockerClient, pec_image: str, jar: Path) -> None:
     ask = "locale -a; locale charmap; date +%Z%z; date -d 2026-07-01T12:00Z +%H; java -version 2>&1; fc-list; ls /opt/*"
     found = client.containers.run(pec_image, entrypoint=["bash", "-c", ask], remove=True, network_mode="none").decode()
-    for wanted in ("pt_BR.utf8", "UTF-8", "-03-0300", "\n09\n", '"17.', "Liberation", "DejaVu", standin.name):
+    for wanted in ("pt_BR.utf8", "UTF-8", "-03-0300", "\n09\n", '"17.', "Liberation", "DejaVu", jar.name):
         assert wanted in found
     image = client.images.get(pec_image)
-    assert image.labels[images.JAR_NAME] == standin.name
+    assert image.labels[images.JAR_NAME] == jar.name
     assert pec_image == f"homolog-pec:{image.labels[images.JAR_SHA256][:12]}"
 
 
-def test_the_image_is_built_once(client: docker.DockerClient, pec_image: str, standin: Path) -> None:
+def test_the_image_is_built_once(client: docker.DockerClient, pec_image: str, jar: Path) -> None:
     before = client.images.get(pec_image).id
     began = time.monotonic()
-    assert images.pec(standin) == pec_image
+    assert images.pec(jar) == pec_image
     assert time.monotonic() - began < 3
     assert client.images.get(pec_image).id == before
     found = images.find(pec_image)
     assert found
     assert (found.id, found.origin, found.digest) == (before, "built", "")
+    assert images._is_here(pec_image, images._recipe("pec"))
+    assert not images._is_here(pec_image, images._recipe("proxy"))  # and again when the recipe is another
+
+
+def test_room_is_asked_for_before_a_disk_is_full(
+    client: docker.DockerClient, jar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if images.folder(client) is None:
+        pytest.skip("Docker's folder is on another machine")
+    other = tmp_path / jar.name
+    shutil.copy(jar, other)
+    with zipfile.ZipFile(other, "a") as archive:
+        archive.writestr("other", b"")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(ConfigError, match="GB"):
+        images.pec(other)
+
+
+def test_the_task_lists_what_is_needed(pec_image: str, jar: Path) -> None:
+    asked = ["--json", "--major", "15", "--major", "99", "--pec-jar", str(jar)]
+    command = [sys.executable, "-m", "invoke", "images", *asked]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, check=True)
+    listed = {image["name"]: image for image in json.loads(done.stdout)["images"]}
+    assert [name.split(":")[0].removeprefix("homolog-") for name in listed] == [
+        "guard", "postgres", "postgres", "proxy", "pec",
+    ]  # fmt: skip
+    assert listed[pec_image]["here"]
+    assert listed[pec_image]["origin"] == "built"
+    assert listed["postgres:99"] == {"name": "postgres:99", "here": False}
 
 
 def test_pec_answers_through_the_proxy(running: Running) -> None:
@@ -381,6 +424,9 @@ def test_the_migrator_brings_the_database_to_the_version(empty: Sandbox) -> None
     pec.start()
     until(lambda: "PEC iniciado" in said(pec))
     assert empty.sql("older", "SELECT min(ds_texto) FROM tb_config_sistema") == "5.5.28"
+    pec.restart(timeout=20)  # without a password, by now
+    until(lambda: said(pec).count("PEC iniciado") == 2)
+    assert said(pec).count("pec: migrating") == 1
     pec.stop(timeout=20)
 
 
