@@ -16,25 +16,20 @@ from invoke import Collection, Context, Exit, task
 from merge.errors import ConfigError, HomologationError
 from merge.language import text
 from merge.profile import load as load_profile
-from sandbox import console, homolog, intake_show, order, profiling, runs
+from sandbox import console, homolog, image_file, intake_show, order, profiling, runs
 from sandbox import leftovers as leftover
 from sandbox.embedded import EmbeddedServer
-from sandbox.options import Options, accepted_of, options_of
+from sandbox.options import PEC_MEMORY, Options, accepted_of, options_of
+from sandbox.pec import tasks as pec_tasks
 from sandbox.rehearsal import DATABASE
 from sandbox.result import RunResult
 from sandbox.result import junit as junit_xml
-from sandbox.options import PEC_MEMORY
-from sandbox.pec import operations
-from sandbox.pec.listen import Listen
-from sandbox.pec.show import show_pec, show_smoke
-from sandbox.pec.smoke import sign_off
 from sandbox.runs import Run
 from sandbox.sample import make_samples
+from sandbox.tasking import RUN_HELP, exit_codes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_RUN_HELP = {"run": "run id, or part of it; the last run by default"}
 
 _BACKUPS_HELP = {
     "central": "backup of the central installation; without it, synthetic backups are made and rehearsed on",
@@ -59,26 +54,6 @@ _BACKUPS_HELP = {
 }
 
 
-def _exit_codes(body: Callable[..., None]) -> Callable[..., None]:
-    """Show errors that are meant for the user, and leave with their exit code; 130 when interrupted."""
-
-    @functools.wraps(body)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        for name in ("SIGTERM", "SIGHUP"):  # a closed window, a stopped job: leave nothing running
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.default_int_handler)
-        try:
-            body(*args, **kwargs)
-        except HomologationError as ex:
-            console.show_error(ex)
-            raise Exit(code=ex.exit_code) from None
-        except KeyboardInterrupt:
-            console.show_interrupted()
-            raise Exit(code=130) from None
-
-    return guarded
-
-
 @task(
     name="homolog",
     iterable=["source", "attachments", "override", "accept", "reason"],
@@ -90,7 +65,7 @@ def _exit_codes(body: Callable[..., None]) -> Callable[..., None]:
         "keep-running": "leave the sandbox's server running at the end",
     },
 )
-@_exit_codes
+@exit_codes
 def rehearse(
     c: Context,
     central: str = "",
@@ -154,7 +129,7 @@ def _tell(work: Callable[[], tuple[Run, RunResult]], reporter: console.Reporter,
     iterable=["source", "attachments", "override", "accept", "reason"],
     help={**_BACKUPS_HELP, "json": "print all answers as JSON"},
 )
-@_exit_codes
+@exit_codes
 def preflight(
     c: Context,
     central: str = "",
@@ -217,7 +192,7 @@ def _file(name: str) -> Path | None:
         "json": "print as JSON",
     },
 )
-@_exit_codes
+@exit_codes
 def intake(c: Context, backups: str, also: list[str] | None = None, json: bool = False) -> None:
     """Inspect backups, and propose which base receives the others, and in which order they come."""
     reporter = console.Reporter(as_json=json)
@@ -229,7 +204,7 @@ def intake(c: Context, backups: str, also: list[str] | None = None, json: bool =
 
 @task(help={"folder": "where to write the backups", "scale": "size; 1 is a demo of seconds", "sources": "how many",
             "seed": "the same seed gives the same rows", "major": "PostgreSQL major version, 16 or 18"})  # fmt: skip
-@_exit_codes
+@exit_codes
 def sample(
     c: Context, folder: str = "samples", scale: float = 1.0, sources: int = 2, seed: int = 1, major: int = 16
 ) -> None:
@@ -259,7 +234,7 @@ def _paths(names: list[str] | None) -> tuple[Path, ...]:
     name="profile",
     iterable=["override"],
     help={
-        **_RUN_HELP,
+        **RUN_HELP,
         "backup": "look at this backup instead of a run",
         "profile": "pec, or a TOML file of your own; that of the run by default",
         "override": "TOML file that settles what the profile does not know; may be given more than once",
@@ -267,7 +242,7 @@ def _paths(names: list[str] | None) -> tuple[Path, ...]:
         "unclassified": "show only what the profile says nothing of",
     },
 )
-@_exit_codes
+@exit_codes
 def show_profile(
     c: Context,
     run: str = "",
@@ -290,8 +265,8 @@ def show_profile(
     reporter.profiled(profiling.unclassified(found) if unclassified else found)
 
 
-@task(help={**_RUN_HELP, "json": "print as JSON"})
-@_exit_codes
+@task(help={**RUN_HELP, "json": "print as JSON"})
+@exit_codes
 def status(c: Context, run: str = "", json: bool = False) -> None:
     """Show all runs, or what one has done."""
     reporter = console.Reporter(as_json=json)
@@ -308,13 +283,13 @@ def status(c: Context, run: str = "", json: bool = False) -> None:
 
 @task(
     help={
-        **_RUN_HELP,
+        **RUN_HELP,
         "json": "print the result as JSON, and nothing else, on standard output",
         "junit": "write the checks as JUnit XML to this file",
         "keep-running": "leave the sandbox's server running at the end",
     }
 )
-@_exit_codes
+@exit_codes
 def prove(c: Context, run: str = "", json: bool = False, junit: str = "", keep_running: bool = False) -> None:
     """Repeat the proof on the sandbox as it is now."""
     reporter = console.Reporter(as_json=json)
@@ -327,8 +302,8 @@ def prove(c: Context, run: str = "", json: bool = False, junit: str = "", keep_r
     _tell(again, reporter, junit)
 
 
-@task(help=_RUN_HELP)
-@_exit_codes
+@task(help=RUN_HELP)
+@exit_codes
 def handover(c: Context, run: str = "") -> None:
     """Write what each source's people must make again in the central, or know; print where it is."""
     found = Run.open(run)
@@ -336,22 +311,22 @@ def handover(c: Context, run: str = "") -> None:
     print(homolog.hand_over(found, console.Reporter(as_json=True)))  # noqa: T201 (the path, and nothing else)
 
 
-@task(help=_RUN_HELP)
-@_exit_codes
+@task(help=RUN_HELP)
+@exit_codes
 def dsn(c: Context, run: str = "") -> None:
     """Print how to reach the merged database; starts its server, which runs until `invoke stop` or `destroy`."""
     print(homolog.open_server(Run.open(run)).conninfo(DATABASE))  # noqa: T201
 
 
-@task(help=_RUN_HELP)
-@_exit_codes
+@task(help=RUN_HELP)
+@exit_codes
 def stop(c: Context, run: str = "") -> None:
     """Stop the sandbox's server of a run; its data stay."""
     homolog.stop(Run.open(run))
 
 
 @task(help={"run": "run id, or part of it", "yes": "do not ask"})
-@_exit_codes
+@exit_codes
 def destroy(c: Context, run: str, yes: bool = False) -> None:
     """Remove the server and all data of a run; what it found out stays."""
     reporter = console.Reporter()
@@ -368,7 +343,7 @@ def destroy(c: Context, run: str, yes: bool = False) -> None:
 
 
 @task(help={"yes": "do not ask"})
-@_exit_codes
+@exit_codes
 def leftovers(c: Context, yes: bool = False) -> None:
     """Remove servers and data of runs whose folders are gone."""
     reporter = console.Reporter()
@@ -387,90 +362,22 @@ def _agreed(reporter: console.Reporter, question: str, yes: bool) -> bool:
 
 
 @task(
-    iterable=["allow"],
+    iterable=["major"],
     help={
-        **_RUN_HELP,
-        "pec-jar": "installer of PEC: eSUS-AB-PEC-…-Linux64.jar",
-        "listen": "address of this machine at which people reach it; this machine only by default",
-        "allow": "with --listen: address or network that may connect; once for each",
-        "port": "HTTPS port",
-        "memory": "megabytes for PEC",
-        "patience": "minutes that PEC may take to answer",
-        "migrate": "PEC may bring the copy to its own version",
+        "save": "write them into this file, compressed if it ends in .gz; those that are missing are made first",
+        "load": "load them from this file",
+        "major": "a PostgreSQL major version; once for each, by default those that are here",
+        "pec-jar": "installer of PEC, whose image is wanted too",
+        "json": "print as JSON",
     },
 )
-@_exit_codes
-def up(
-    c: Context,
-    pec_jar: str,
-    run: str = "",
-    listen: str = "127.0.0.1",
-    allow: list[str] | None = None,
-    port: int = 8443,
-    memory: int = PEC_MEMORY,
-    patience: float = 25.0,
-    migrate: bool = False,
+@exit_codes
+def images(
+    c: Context, save: str = "", load: str = "", major: list[str] | None = None, pec_jar: str = "", json: bool = False
 ) -> None:
-    """Start the alternate PEC on a disposable copy of a run's candidate, with no way out, for people to look at."""
-    reporter = console.Reporter()
-    found = Run.open(run)
-    found.lock()
-    asked = operations.Asked(Path(pec_jar).resolve(), Listen.parse(listen, port, allow or ()), memory, patience, migrate)
-    show_pec(reporter, found, operations.up(found, asked, reporter))
-
-
-@task(help=_RUN_HELP)
-@_exit_codes
-def down(c: Context, run: str = "") -> None:
-    """Take the alternate PEC down: its containers, its copy and its logs are removed."""
-    found = Run.open(run)
-    found.lock()
-    operations.down(found, console.Reporter())
-
-
-@task(help={**_RUN_HELP, "minutes": "how long to watch; as long as PEC runs by default"})
-@_exit_codes
-def watch(c: Context, run: str = "", minutes: float = 0.0) -> None:
-    """Watch the PECs of a run: their logs, how the data grow, memory, disk, and that nothing gets out."""
-    operations.watch(Run.open(run), console.Reporter(), minutes=minutes)
-
-
-@task(positional=["step"], help={**_RUN_HELP, "step": "requested, accepted, unifying, unified, or error"})
-@_exit_codes
-def mark(c: Context, step: str, run: str = "") -> None:
-    """Tell that a step of the vendor's unification was done, or that the screen shows an error."""
-    operations.mark(Run.open(run), step)
-
-
-@task(help=_RUN_HELP)
-@_exit_codes
-def put_back(c: Context, run: str = "") -> None:
-    """After a unification that went wrong: put both bases of the sandbox back to what they were before it."""
-    found = Run.open(run)
-    found.lock()
-    operations.put_back(found, console.Reporter())
-
-
-@task(
-    help={
-        **_RUN_HELP,
-        "stratum": "whom a professional has looked at; without it, the list is shown",
-        "by": "who looked",
-        "verdict": "ok or problem",
-        "note": "what was seen; never a name or a document",
-        "json": "print as JSON",
-    }
-)
-@_exit_codes
-def smoke(
-    c: Context, run: str = "", stratum: str = "", by: str = "", verdict: str = "ok", note: str = "", json: bool = False
-) -> None:
-    """Show the smoke list (internal ids only), or sign for one stratum of it."""
+    """Show the images that runs need; carry them, in a file, to a server without internet."""
     reporter = console.Reporter(as_json=json)
-    found = Run.open(run)
-    if stratum:
-        sign_off(found, stratum, by, verdict, note)  # type: ignore[arg-type]  # which it checks
-    show_smoke(reporter, found)
+    image_file.carry(reporter, save=_file(save), load=_file(load), asked=major or [], jar=_file(pec_jar))
 
 
 @task(help={"arguments": "more arguments for pytest"})
@@ -507,7 +414,8 @@ ns = Collection(
     stop,
     destroy,
     leftovers,
-    Collection("pec", up, down, watch, mark, put_back, smoke),
+    Collection.from_module(pec_tasks, name="pec"),
+    images,
     test,
     bench,
     lint,

@@ -191,8 +191,7 @@ class DockerServer(ThrowawayServer):
     def place(self) -> Path:
         """Docker's own folder, where that is one of this host; else the run's."""
         with images.daemon() as client:
-            root = Path(client.info().get("DockerRootDir", ""))
-        return root if root.is_absolute() and root.is_dir() else self.folder
+            return images.folder(client) or self.folder
 
     def logs(self) -> list[Path]:
         """The logs of its containers, of which those are kept that are gone."""
