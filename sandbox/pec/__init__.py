@@ -1,0 +1,1 @@
+"""The alternate PEC: its containers, its isolation, its watch."""
