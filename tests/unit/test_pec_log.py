@@ -31,7 +31,7 @@ java.lang.IllegalStateException: cidadão MARIA DA SILVA SANTOS, CPF 123.456.789
 Caused by: org.postgresql.util.PSQLException: ERROR: duplicate key: (nu_cpf)=(12345678909)
 \tat org.postgresql.core.v3.QueryExecutorImpl.receiveErrorResponse(QueryExecutorImpl.java:2725)
 \t... 12 more
-2024-06-18 21:33:20.000  INFO 1 --- [           main] b.g.s.e.EsusApplication    : Started EsusApplication in 612.3 seconds
+2024-06-18 21:33:20.000  INFO 1 --- [           main] b.g.s.e.EsusApplication : Started EsusApplication in 612.3 seconds
 """
 
 
