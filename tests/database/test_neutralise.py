@@ -532,6 +532,22 @@ def test_triggers_are_as_they_were(base: Base, undo_list: UndoList) -> None:
             conn.execute("DROP FUNCTION fail() CASCADE")
 
 
+def test_checks_that_wait_for_the_commit(base: Base, undo_list: UndoList) -> None:
+    """A table with deferred foreign keys cannot be altered while they are still to be checked."""
+    _fill(base, SOME)
+    before = _contents(base)
+    with base.connect() as conn:
+        conn.execute("CREATE TABLE child (nodo bigint REFERENCES tb_nodo DEFERRABLE INITIALLY DEFERRED)")
+    try:
+        neutral.neutralise(base.connect, (*RULES[:1], _rule("tb_nodo", delete=True)), undo_list, link=LINK)
+        assert _contents(base)["tb_nodo"] == []
+        assert neutral.undo(base.connect, undo_list).restored == 4
+        assert _contents(base) == before
+    finally:
+        with base.connect() as conn:
+            conn.execute("DROP TABLE child")
+
+
 def test_busy_database(base: Base, undo_list: UndoList, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(base, SOME)
     monkeypatch.setattr("sandbox.pec.undo_values._LOCK_SECONDS", 1)
