@@ -58,7 +58,6 @@ class Values:
         self.values = sql.Identifier("pg_temp", name)
 
     def _select(self, new: Sequence[sql.Composable]) -> sql.Composable:
-        """The select list that makes such a table of rows."""
         parts = [
             *(("k", n, sql.Identifier(column)) for n, column in enumerate(self.entry.key)),
             *(("o", n, sql.Identifier(column)) for n, column in enumerate(self.entry.columns)),
@@ -282,6 +281,7 @@ def columns_of(conn: Connection, schema: str, table: str) -> dict[str, str]:
 
 
 def key_of(conn: Connection, schema: str, table: str) -> tuple[str, ...]:
+    """The columns of a table's primary key in their order; none if it has no such key."""
     found = conn.execute(
         "SELECT a.attname FROM pg_constraint k, unnest(k.conkey) WITH ORDINALITY AS u(number, position)"
         "  JOIN pg_attribute a ON a.attnum = u.number"
