@@ -6,20 +6,31 @@ it means for the tables that are really there is worked out by `merge.planner`.
 
 Override files settle what a profile does not know, without touching it. They hold rules and declarations only. Their
 rules come before the profile's, those of the last file first. Their declarations add to the profile's: one that says
-something else of a column than another is an error, but where it has ``replaces = true`` it holds instead.
+something else of a column than another is an error, but where it has ``replaces = true`` it holds instead. What they
+say of neutralising and of smoke tests holds in place of what the profile says under the same id or name, or adds to it.
 """
 
 from __future__ import annotations
 
 import re
+import string
 import tomllib
 from collections.abc import Mapping  # noqa: TC003 (pydantic reads it at run time)
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from merge import inventory, profile_check
 from merge.errors import ConfigError
@@ -236,6 +247,70 @@ class Handover(BaseModel):
     scope: str | None = None
 
 
+class Neutralise(BaseModel):
+    """A change that keeps a restored copy from talking to the outside, made before the application first starts on it.
+
+    :param where: SQL condition on the rows of `table` that it is about.
+    :param values: in the file ``set``: SQL expressions by column, over the row as it is. Applied twice they must give
+        what they give once. ``{link}`` in them stands for the address of the copy; other braces are doubled.
+    :param delete: the rows are taken out instead.
+    :param required: at least one row must meet `where`: without it nobody can say that the copy is neutral.
+    :param optional: a table or column that only some versions have, so the inventory need not know it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+$")]
+    title: Text
+    table: str
+    where: str = "true"
+    values: Mapping[str, str] = Field(alias="set", default_factory=dict)
+    delete: bool = False
+    required: bool = False
+    optional: bool = False
+    evidence: Evidence
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if bool(self.values) == self.delete:
+            raise ValueError("either set or delete")
+        for expression in (self.where, *self.values.values()):
+            names = {name for _, name, _, _ in string.Formatter().parse(expression) if name is not None}
+            if names - {"link"}:
+                raise ValueError("{link} is the only name in braces")
+        return self
+
+
+class Smoke(BaseModel):
+    """People of one kind, of whom a few are drawn and looked at on the screen by professionals.
+
+    :param query: gives one column: the internal id of a person, or an array with those of the rows of one person.
+    :param needs_both: these people were in more than one base: who knows which (the duplicates that a merge listed)
+        draws from those, else from what `query` gives of the merged base.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, StringConstraints(pattern=r"^\w+$")]
+    title: Text
+    query: str
+    needs_both: bool = False
+    evidence: Evidence
+
+
+class Watch(BaseModel):
+    """What is watched while the application itself unifies.
+
+    :param growing: tables whose growth tells that it goes on.
+    :param status: tables, with ``*`` as a wildcard, that hold the state of the unification.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    growing: tuple[str, ...] = ()
+    status: tuple[str, ...] = ()
+
+
 class Person(BaseModel):
     """Where the people are whose duplicates are listed: table, and the keys that tell two rows of the same person."""
 
@@ -275,6 +350,8 @@ class Override(BaseModel):
     reference: tuple[Reference, ...] = ()
     value: tuple[Value, ...] = ()
     opaque: tuple[Opaque, ...] = ()
+    neutralise: tuple[Neutralise, ...] = ()
+    smoke: tuple[Smoke, ...] = ()
 
 
 class Profile(BaseModel):
@@ -291,6 +368,9 @@ class Profile(BaseModel):
     person: Person | None = None
     scope: tuple[Scope, ...] = ()
     handover: tuple[Handover, ...] = ()
+    neutralise: tuple[Neutralise, ...] = ()
+    smoke: tuple[Smoke, ...] = ()
+    watch: Watch = Watch()
     _known: Mapping[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
 
     @property
@@ -323,12 +403,16 @@ class Profile(BaseModel):
         """This profile under an override file of that name."""
         said: tuple[Columns, ...] = (*override.reference, *override.value, *override.opaque)
         gone = tuple(pattern for columns in said if columns.replaces for pattern in columns.columns)
+        neutral = {rule.id: rule for rule in (*self.neutralise, *override.neutralise)}
+        smoke = {stratum.name: stratum for stratum in (*self.smoke, *override.smoke)}
         return self.model_copy(
             update={
                 "rule": (*_of(file, override.rule), *self.rule),
                 "reference": (*_without(gone, self.reference), *_of(file, override.reference)),
                 "value": (*_without(gone, self.value), *_of(file, override.value)),
                 "opaque": (*_without(gone, self.opaque), *_of(file, override.opaque)),
+                "neutralise": tuple(neutral.values()),
+                "smoke": tuple(smoke.values()),
             }
         )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from merge.inventory import KnownTable
-    from merge.profile import Columns, Override, Profile, Reference, Rule
+    from merge.profile import Columns, Neutralise, Override, Profile, Reference, Rule, Smoke
 
 _NEVER_COME = {Role.CONFIG, Role.DERIVED}
 
@@ -42,8 +42,10 @@ def problems(profile: Profile, known: Mapping[str, KnownTable] | None) -> list[s
         tables = {name: set(table.columns) for name, table in known.items()}
         found += _holding(profile.rule, known)
         found += _columns(profile, tables)
+        found += _sandbox(profile, tables)
     found += _targets(profile.reference)
     found += _contradictions(profile.declarations, tables)
+    found += _repeated(profile.neutralise, profile.smoke)
     return found
 
 
@@ -65,6 +67,7 @@ def override_problems(profile: Profile, override: Override, known: Mapping[str, 
             )
     found += _targets(override.reference)
     found += _contradictions(profile.overridden(override, "").declarations, tables)
+    found += _repeated(override.neutralise, override.smoke)
     return found
 
 
@@ -191,6 +194,33 @@ def _with_exact(tables: Mapping[str, Collection[str]], declarations: Iterable[Co
             if is_exact(pattern):
                 found.setdefault(table, set()).add(column)
     return found
+
+
+# What is done to a copy, and watched
+
+
+def _sandbox(profile: Profile, tables: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Tables and columns to be neutralised or watched that are not there."""
+    for rule in profile.neutralise:
+        if rule.table not in tables:
+            if not rule.optional:
+                yield _unknown(f"neutralise {rule.id}: {rule.table}")
+        else:
+            yield from (
+                _unknown(f"neutralise {rule.id}: {rule.table}.{column}")
+                for column in rule.values
+                if column not in tables[rule.table] and not rule.optional
+            )
+    for pattern in (*profile.watch.growing, *profile.watch.status):
+        if not any(fnmatchcase(table, pattern) for table in tables):
+            yield _unknown(f"watch: {pattern}")
+
+
+def _repeated(rules: Iterable[Neutralise], strata: Iterable[Smoke]) -> Iterator[str]:
+    names = [*(f"neutralise {rule.id}" for rule in rules), *(f"smoke {stratum.name}" for stratum in strata)]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            yield f"{name} ×{names.count(name)}"
 
 
 # Words

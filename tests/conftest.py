@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.fix_merge",
     "tests.fix_proof",
     "tests.fix_backup",
+    "tests.fix_sample",
 ]

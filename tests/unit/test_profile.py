@@ -101,7 +101,23 @@ def test_good(tmp_path: Path) -> None:
     assert not loaded.is_reference("tb_extra", "nu_person")
 
 
+def _neutralise(table: str, rest: str, name: str = "D-1") -> str:
+    title = '{ pt = "t", en = "t" }'
+    return f'[[neutralise]]\nid = "{name}"\ntitle = {title}\ntable = "{table}"\nevidence = "seen"\n{rest}\n'
+
+
+def _smoke(name: str, query: str = "SELECT 1") -> str:
+    return f'[[smoke]]\nname = "{name}"\ntitle = {{ pt = "t", en = "t" }}\nevidence = "seen"\nquery = "{query}"\n'
+
+
 MISTAKES = {
+    "neutralise unknown table": (_neutralise("tb_gone", "delete = true"), "neutralise D-1: tb_gone: does not exist"),
+    "neutralise unknown column": (
+        _neutralise("tb_visit", 'set = { st_x = "0" }'), "neutralise D-1: tb_visit.st_x: does not exist",
+    ),
+    "two rules of one id": (2 * _neutralise("tb_visit", "delete = true", "D-2"), "neutralise D-2 ×2"),
+    "two strata of one name": (2 * _smoke("a"), "smoke a ×2"),
+    "watched table": ('[watch]\ngrowing = ["tb_visit", "tb_nowhere"]\n', "watch: tb_nowhere: does not exist"),
     "unknown table": (_rule('["tb_nowhere"]'), "tb_nowhere: does not exist"),
     "pattern without tables": (_rule('["zz_*"]'), "zz_*: does not exist"),
     "two rules": (_rule('["tb_person"]'), "tb_person: in two rules"),
@@ -142,6 +158,46 @@ def test_every_mistake_is_named(name: str, tmp_path: Path) -> None:
     before = name == "match unknown"  # must hold to be looked at
     problems = _problems(_write(tmp_path, mistake + GOOD if before else GOOD + mistake))
     assert any(named in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("mistake", "named"),
+    [
+        (_neutralise("tb_visit", ""), "either set or delete"),
+        (_neutralise("tb_visit", 'delete = true\nset = { id = "0" }'), "either set or delete"),
+        (_neutralise("tb_visit", 'set = { nu_order = "{password}" }'), "{link} is the only name"),
+        (_neutralise("tb_visit", 'delete = true\nwhere = "id = {0}"'), "{link} is the only name"),
+        (_neutralise("tb_visit", "delete = true", "D 1"), "neutralise.0.id"),
+        (_smoke("a b"), "smoke.0.name"),
+    ],
+)
+def test_what_a_copy_needs_is_well_formed(mistake: str, named: str, tmp_path: Path) -> None:
+    problems = _problems(_write(tmp_path, GOOD + mistake))
+    assert any(named in problem for problem in problems), problems
+
+
+def test_overridden_neutralisation(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path,
+        GOOD
+        + _neutralise("tb_visit", 'set = { nu_order = "0" }')
+        + _neutralise("tb_x", "delete = true\noptional = true", "D-2")
+        + _smoke("a"),
+    )  # fmt: skip
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        _neutralise("tb_visit", 'set = { nu_order = "7" }')
+        + _neutralise("tb_new", "delete = true", "D-3")
+        + _smoke("a", "SELECT 2")
+        + _smoke("b")
+    )
+    loaded = profile.load(path, [mine])
+    assert [(rule.id, rule.table, rule.values) for rule in loaded.neutralise] == [
+        ("D-1", "tb_visit", {"nu_order": "7"}), ("D-2", "tb_x", {}), ("D-3", "tb_new", {}),
+    ]  # fmt: skip
+    assert [(stratum.name, stratum.query) for stratum in loaded.smoke] == [("a", "SELECT 2"), ("b", "SELECT 1")]
+    mine.write_text(2 * _smoke("b"))
+    assert _problems(path, mine) == ("mine.toml: smoke b ×2",)
 
 
 def test_all_at_once(tmp_path: Path) -> None:

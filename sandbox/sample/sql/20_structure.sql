@@ -3,16 +3,20 @@
 -- fill tb_config_sistema bare
 SELECT n AS "#", coalesce(k.key, 'CHAVE' || lpad(n::text, 2, '0')) AS co_config_sistema,
        'Configuração ' || n AS ds_config_sistema,
-       1 AS st_disponivel_sistema, k.value AS ds_texto, CASE WHEN k.key IS NULL THEN n END AS ds_inteiro,
-       CASE WHEN n = 12 THEN decode(md5('logo' || sample.me()), 'hex') END AS ds_binario
+       1 AS st_disponivel_sistema, k.value AS ds_texto, CASE WHEN k.key IS NULL THEN n ELSE k.number END AS ds_inteiro,
+       CASE WHEN n IN (12, 20) THEN decode(md5('imagem' || n || sample.me()), 'hex') END AS ds_binario
   FROM generate_series(1, 62) g(n)
-  LEFT JOIN (VALUES (1, 'VERSAOBANCODADOS', '5.5.28'), (2, 'TIPOINSTALACAO', 'PRONTUARIO'), (3, 'TREINAMENTO', '0'),
-                    (4, 'LINKINSTALACAO', 'https://pec-' || sample.me() || '.exemplo.invalid'),
-                    (5, 'NOMEINSTALACAO', 'INSTALAÇÃO SINTÉTICA ' || sample.me()),
-                    (6, 'HORUSHABILITADO', '0'), (7, 'CADSUSHABILITADO', '0'),
-                    (8, 'CONFIGURACAOPROCESSAMENTORELATORIOS', 'DIARIO'),
-                    (9, 'UUIDINSTALACAO', sample.uuid(sample.me(), 900)),
-                    (10, 'CONTRACHAVE', md5('contra' || sample.me()))) k(n, key, value) USING (n)
+  LEFT JOIN (VALUES (1, 'VERSAOBANCODADOS', '5.5.28', NULL::int), (2, 'TIPOINSTALACAO', 'PRONTUARIO', NULL),
+                    (3, 'TREINAMENTO', '0', NULL),
+                    (4, 'LINKINSTALACAO', 'https://pec-' || sample.me() || '.exemplo.invalid', NULL),
+                    (5, 'NOMEINSTALACAO', 'INSTALAÇÃO SINTÉTICA ' || sample.me(), NULL),
+                    (6, 'HORUSHABILITADO', '1', NULL), (7, 'CADSUSHABILITADO', NULL, 1),
+                    (8, 'CONFIGURACAOPROCESSAMENTORELATORIOS', 'DIARIO', NULL),
+                    (9, 'UUIDINSTALACAO', sample.uuid(sample.me(), 900), NULL),
+                    (10, 'CONTRACHAVE', md5('contra' || sample.me()), NULL),
+                    -- Nobody saw how these are called: one of each kind of value.
+                    (18, 'CONEXAOINTERNET', NULL, 1), (19, 'VIDEOCHAMADAHABILITADA', 'true', NULL),
+                    (20, 'CERTIFICADORNDS', 'certificado-sintetico.pfx', NULL)) k(n, key, value, number) USING (n)
 
 -- The migration logs are the same wherever the version is the same.
 INSERT INTO tb_migracao (id, author, filename, dateexecuted, orderexecuted, exectype, md5sum, description, liquibase,
@@ -161,8 +165,12 @@ SELECT n AS "#", n AS co_nodo, 'nodo-' || sample.me() || '-' || n || '.exemplo.i
 SELECT 1 AS "#", 1 AS co_seq_cfg_certificado, md5('certificado' || sample.me()) AS ds_senha_certificado
 
 -- fill tb_servidor_smtp
-SELECT 1 AS "#", 1 AS co_seq_servidor_smtp, 'smtp.exemplo.invalid' AS no_host, 'usuario' AS ds_usuario,
-       md5('smtp' || sample.me()) AS ds_senha, 1 AS st_ativo
+SELECT 1 AS "#", 1 AS co_seq_servidor_smtp, 'smtp.exemplo.invalid' AS no_host, '587' AS nu_porta,
+       'usuario' AS ds_usuario, md5('smtp' || sample.me()) AS ds_senha, 'pec@exemplo.invalid' AS ds_email, 1 AS st_ativo
+
+-- fill tb_integracao_horus
+SELECT u.gid AS "#", u.id AS co_unidade_saude, timestamp '2024-03-04 08:00' AS dt_habilitar_integracao, 1 AS st_ativo
+  FROM sample.unit u WHERE u.inst = sample.me() AND u.gid % 2 = 0
 
 -- fill tb_credencial_integracao
 SELECT 1 AS "#", 1 AS co_seq_credencial_integracao
