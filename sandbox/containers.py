@@ -240,7 +240,7 @@ class DockerServer(ThrowawayServer):
             state["image"],
             entrypoint=["bash", "-c", _INITDB, "initdb"],
             command=[f"{self._bin}/initdb", *tuning.initdb_options(self._major, ADMIN)],
-            environment={"PGDATA": _DATA, "HOMOLOG_AUTH": "scram-sha-256" if self._major >= 10 else "md5"},
+            environment={"PGDATA": _DATA, "HOMOLOG_AUTH": self._authentication()},
             name=self._name("initdb"),
             user=state["user"],
             network_mode="none",
@@ -323,6 +323,9 @@ class DockerServer(ThrowawayServer):
             "listen_addresses": "0.0.0.0",  # noqa: S104 - in the closed namespace
             "unix_socket_directories": "",
         }
+
+    def _authentication(self) -> str:
+        return "scram-sha-256" if self._major >= 10 else "md5"
 
     def _postgres(self, memory: int) -> list[str]:
         """The command line of the server, with the filter of what it says."""
