@@ -1,3 +1,10 @@
 """What all tests share."""
 
-pytest_plugins = ["tests.fix_docker", "tests.fix_server", "tests.fix_merge", "tests.fix_proof", "tests.fix_backup"]
+pytest_plugins = [
+    "tests.fix_docker",
+    "tests.fix_stack",
+    "tests.fix_server",
+    "tests.fix_merge",
+    "tests.fix_proof",
+    "tests.fix_backup",
+]
