@@ -1,49 +1,41 @@
 """A PostgreSQL server in a container of the wanted major version, out of which nothing leads.
 
-Four containers make it. The *holder* does nothing but hold a network namespace, on a bridge of its own, with one port
-published on 127.0.0.1. The *guard*, which lives for a moment, closes that namespace (``compose/guard/isolate``) and
-says that it is closed. Only then *postgres* is started in it, without any capability and without any file of the host;
-*tools*, beside it, sees the backups. All are made anew by every start, so that there is no state in which PostgreSQL
-runs in a namespace that is open; the data are in a named volume.
+Three containers make it. The *holder* closes its own network namespace (``compose/guard/isolate``), on a bridge of its
+own with one port published on 127.0.0.1, says so, gives up its rights and does nothing but hold it. Only then
+*postgres* is started in it, without any capability and without any file of patients; *tools*, beside it, sees the
+backups. All are made anew by every start; and whoever restarts one by hand finds that PostgreSQL ends where the
+namespace is not closed (``compose/guard/closed``). The data are in a named volume.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import tarfile
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
-from docker.errors import APIError, ContainerError, NotFound
+from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount
 
 from merge.errors import ServerError
 from merge.language import text
-from sandbox import images, server_log, tuning
+from sandbox import guard, images, labelled, server_log, tuning
 from sandbox.container_command import ContainerCommand
 from sandbox.lock import exclusive
 from sandbox.server import ADMIN
 from sandbox.throwaway import ThrowawayServer, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import docker
     from docker.models.containers import Container
 
-LABEL = "homolog.run"
-"""Label of everything that a run makes in Docker; its value is the run's id."""
-_FOLDER = "homolog.folder"
-"""The same, with the path of the run's folder."""
-
-_HOME = "/var/lib/postgresql"  # that user's in both images, so that a new volume there is that user's
-_DATA = f"{_HOME}/homolog"
+HOME = "/var/lib/postgresql"  # that user's in both images, so that a new volume there is that user's
+_DATA = f"{HOME}/homolog"
 _SCRATCH = "/scratch"
 _RUN = "/run/homolog"
 _START_SECONDS = 3600
@@ -51,6 +43,7 @@ _START_SECONDS = 3600
 _STOP_SECONDS = 600
 _LOG_LINES = 2000
 """Lines of a container's log that are kept."""
+_CLOSE_SECONDS = 60
 _CLOSED: dict[str, Any] = {
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
@@ -74,6 +67,7 @@ class DockerServer(ThrowawayServer):
     """
 
     provider: ClassVar[str] = "docker"
+    _part: ClassVar[str] = "server"
 
     def __init__(
         self, folder: Path, *, major: int, run_id: str, inputs: Sequence[Path] = (), memory: int | None = None
@@ -207,7 +201,7 @@ class DockerServer(ThrowawayServer):
 
     @property
     def _labels(self) -> dict[str, str]:
-        return {LABEL: self.run_id, _FOLDER: str(self.folder.resolve().parent)}
+        return labelled.labels(self.run_id, self.folder.resolve().parent, self._part)
 
     @property
     def _namespace(self) -> str:
@@ -233,15 +227,19 @@ class DockerServer(ThrowawayServer):
     # How it is made and run
 
     def _make(self, client: docker.DockerClient) -> None:
-        """Make a new cluster in a new volume, in a container that is thrown away together with the password in it."""
+        """Make a new cluster in a new volume."""
         self._remove(client, "volumes")  # half made by an interrupted start
         client.volumes.create(self._name("data"), labels=self._labels)
+        self._initdb(client)
+
+    def _initdb(self, client: docker.DockerClient) -> None:
+        """Make a new cluster in the volume, in a container that is thrown away together with the password in it."""
         state = self._state()
         container = client.containers.create(
             state["image"],
             entrypoint=["bash", "-c", _INITDB, "initdb"],
             command=[f"{self._bin}/initdb", *tuning.initdb_options(self._major, ADMIN)],
-            environment={"PGDATA": _DATA, "HOMOLOG_AUTH": "scram-sha-256" if self._major >= 10 else "md5"},
+            environment={"PGDATA": _DATA, "HOMOLOG_AUTH": self._authentication()},
             name=self._name("initdb"),
             user=state["user"],
             network_mode="none",
@@ -249,7 +247,8 @@ class DockerServer(ThrowawayServer):
             labels=self._labels,
             **_CLOSED,
         )
-        container.put_archive("/tmp", _tar("pw", self.set_password(ADMIN) + "\n", state["user"]))  # noqa: S108
+        password = f"{self.set_password(ADMIN)}\n".encode()
+        container.put_archive("/tmp", labelled.tar("pw", password, state["user"]))  # noqa: S108
         container.start()
         code = container.wait()["StatusCode"]
         said = container.logs().decode(errors="replace").splitlines()
@@ -259,70 +258,52 @@ class DockerServer(ThrowawayServer):
         self._remember(made=True, boot=None)
 
     def _open_namespace(self, client: docker.DockerClient) -> tuple[str, int]:
-        """Make the network namespace and close it; return the machine's boot id and the published port."""
-        guard = images.guard()
-        network_name = self._name("net")
-        client.networks.create(network_name, driver="bridge", labels=self._labels)
+        """Make the network namespace, closed; return the machine's boot id and the published port."""
+        network = self._name("net")
+        client.networks.create(network, driver="bridge", labels=self._labels)
         ports: dict[str, Any] = {"5432/tcp": ("127.0.0.1", None)}
         holder = client.containers.run(
-            guard,
-            entrypoint=["sleep", "infinity"],
+            images.guard(),
+            entrypoint=["bash", f"{guard.INSIDE}/isolate", "hold"],
+            command=[f"5432={guard.sql_from(client)}"],
             name=self._name("holder"),
-            network=network_name,
+            network=network,
             ports=ports,
-            user="65534:65534",
-            init=True,
+            cap_add=list(guard.RIGHTS),
             read_only=True,
+            tmpfs={"/run": "size=1m", "/tmp": "size=1m"},  # noqa: S108
+            mounts=[guard.mount()],
             mem_limit="32m",
-            pids_limit=8,
+            pids_limit=32,
+            stop_signal="SIGKILL",
             labels=self._labels,
             detach=True,
             **_CLOSED,
         )
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while not (boot := holder.logs(stderr=False).decode().strip()):
+            holder.reload()
+            if holder.status != "running" or time.monotonic() > deadline:
+                raise guard.not_closed(holder.logs().decode(errors="replace"))
+            time.sleep(0.02)
         holder.reload()
-        settings = holder.attrs["NetworkSettings"]
-        gateway = settings["Networks"][network_name]["Gateway"]
-        # On a bridge of this machine the host's side is the gateway. Docker Desktop has a machine of its own, which
-        # no neighbour of this one reaches, and comes from elsewhere in it.
-        allowed = "0.0.0.0/0" if client.info()["OperatingSystem"] == "Docker Desktop" else gateway
-        try:
-            boot = self._run_once(
-                client,
-                guard,
-                ["bash", "-c", (images.COMPOSE / "guard" / "isolate").read_text(), "isolate", "5432", allowed, gateway],
-                network_mode=self._namespace,
-                cap_add=["NET_ADMIN", "NET_RAW"],
-            )
-        except ContainerError as ex:
-            raise ServerError(
-                text(
-                    pt="A rede da sandbox não pôde ser isolada; nada foi iniciado.",
-                    en="The sandbox's network could not be isolated; nothing was started.",
-                ),
-                details=_text(ex.stderr).splitlines()[-5:],
-            ) from None
-        return boot.strip(), int(settings["Ports"]["5432/tcp"][0]["HostPort"])
+        return boot, int(holder.attrs["NetworkSettings"]["Ports"]["5432/tcp"][0]["HostPort"])
 
     def _start_postgres(self, client: docker.DockerClient) -> None:
-        memory = self.memory or client.info()["MemTotal"] * 3 // 4
-        settings = {
-            **tuning.settings(self._major, memory=memory),
-            **server_log.SETTINGS,
-            "listen_addresses": "0.0.0.0",  # noqa: S104 - in the closed namespace
-            "unix_socket_directories": "",
-        }
+        memory = self._memory(client)
+        entrypoint, *command = self._postgres(memory)
         client.containers.run(
             self._state()["image"],
-            entrypoint=["bash", "-c", server_log.CONTAINER, server_log.FILTER],
-            command=[f"{self._bin}/postgres", "-D", _DATA, *tuning.flags(settings)],
+            entrypoint=[f"{guard.INSIDE}/closed", entrypoint],
+            command=command,
             name=self._name("postgres"),
             user=self._state()["user"],
             network_mode=self._namespace,
             init=True,
             read_only=True,
             tmpfs={"/tmp": "mode=1777"},  # noqa: S108
-            mounts=[self._volume()],
-            mem_limit=max(memory, 2**29),
+            mounts=[self._volume(), guard.mount()],
+            mem_limit=memory,
             shm_size=max(memory // 4, 2**28),
             pids_limit=1024,
             stop_signal="SIGINT",
@@ -330,6 +311,25 @@ class DockerServer(ThrowawayServer):
             detach=True,
             **_CLOSED,
         )
+
+    def _memory(self, client: docker.DockerClient) -> int:
+        return max(self.memory or client.info()["MemTotal"] * 3 // 4, 2**29)
+
+    def _settings(self, memory: int) -> dict[str, str]:
+        return {
+            **tuning.settings(self._major, memory=memory),
+            **server_log.SETTINGS,
+            "listen_addresses": "0.0.0.0",  # noqa: S104 - in the closed namespace
+            "unix_socket_directories": "",
+        }
+
+    def _authentication(self) -> str:
+        return "scram-sha-256" if self._major >= 10 else "md5"
+
+    def _postgres(self, memory: int) -> list[str]:
+        """The command line of the server, with the filter of what it says."""
+        program = [f"{self._bin}/postgres", "-D", _DATA, *tuning.flags(self._settings(memory))]
+        return ["bash", "-c", server_log.CONTAINER, server_log.FILTER, *program]
 
     def _wait(self, client: docker.DockerClient) -> None:
         container = client.containers.get(self._name("postgres"))
@@ -355,7 +355,7 @@ class DockerServer(ThrowawayServer):
         )
 
     def _volume(self) -> Mount:
-        return Mount(_HOME, self._name("data"), type="volume")
+        return Mount(HOME, self._name("data"), type="volume")
 
     def _is_running(self, part: str) -> bool:
         with images.daemon() as client:
@@ -423,81 +423,11 @@ class DockerServer(ThrowawayServer):
 
     def _remove(self, client: docker.DockerClient, *kinds: str) -> None:
         self._keep_log(client)
-        for left in _find(client, self.run_id):
+        for left in labelled.find(client, self.run_id, self._part):
             if left.kind in kinds:
-                _remove(client, left)
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """Something of a run that is outside of its folder.
-
-    :param kind: ``containers``, ``networks`` or ``volumes`` of Docker, or ``folders``.
-    :param name: Docker's name for it, or its path.
-    :param folder: the run's folder, "" if that is not known.
-    """
-
-    kind: str
-    name: str
-    run_id: str
-    folder: str
-
-
-def leftovers(run_id: str | None = None) -> list[Leftover]:
-    """Everything of a run, or of all runs, that is in Docker, in the order in which it can be removed."""
-    with images.daemon() as client:
-        return _find(client, run_id)
-
-
-def remove(found: Iterable[Leftover]) -> None:
-    """Remove things from Docker, in this order. Does nothing about what is gone."""
-    with images.daemon() as client:
-        for left in found:
-            _remove(client, left)
-
-
-def _find(client: docker.DockerClient, run_id: str | None) -> list[Leftover]:
-    wanted: dict[str, Any] = {"filters": {"label": LABEL if run_id is None else f"{LABEL}={run_id}"}}
-    containers = client.api.containers(all=True, **wanted)
-    found = {
-        "containers": [(c["Names"][0].lstrip("/"), c["Labels"]) for c in containers],
-        "networks": [(n["Name"], n["Labels"]) for n in client.api.networks(**wanted)],
-        "volumes": [(v["Name"], v["Labels"]) for v in client.api.volumes(**wanted)["Volumes"] or ()],
-    }
-    return [
-        Leftover(kind, name, labels[LABEL], labels.get(_FOLDER, ""))
-        for kind, things in found.items()
-        for name, labels in things
-    ]
-
-
-def _remove(client: docker.DockerClient, left: Leftover) -> None:
-    with suppress(NotFound):
-        if left.kind == "containers":
-            with suppress(APIError):  # it may be going already
-                client.containers.get(left.name).remove(v=True, force=True)
-        elif left.kind == "networks":
-            client.networks.get(left.name).remove()
-        else:
-            client.volumes.get(left.name).remove(force=True)
-
-
-def _text(said: str | bytes | None) -> str:
-    return said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+                labelled.remove_one(client, left)
 
 
 def _own_user() -> str:
     """Our own user and group, so that tools read and write the files of the host as we do."""
     return f"{os.getuid()}:{os.getgid()}" if hasattr(os, "getuid") else "0:0"
-
-
-def _tar(name: str, content: str, user: str) -> bytes:
-    """An archive with one file that only the server's user can read."""
-    data = content.encode()
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = len(data), 0o600
-    info.uid, info.gid = map(int, user.split(":"))
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()

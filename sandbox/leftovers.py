@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from merge.errors import ServerError
 from merge.language import text
-from sandbox import binaries, containers, embedded, images
-from sandbox.containers import Leftover
+from sandbox import binaries, embedded, images, labelled
+from sandbox.labelled import Leftover
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +33,7 @@ def find(known_runs: Iterable[str]) -> tuple[Leftover, ...]:
     :param known_runs: ids of the runs that there are; nothing of theirs is a leftover.
     """
     known = frozenset(known_runs)
-    found = [*(containers.leftovers() if images.answers() else ()), *_folders()]
+    found = [*(labelled.leftovers() if images.answers() else ()), *_folders()]
     return tuple(
         left for left in found if left.folder and left.run_id not in known and not Path(left.folder).exists()
     )  # fmt: skip
@@ -48,7 +48,7 @@ def remove(leftovers: Iterable[Leftover]) -> None:
     folders = [left for left in found if left.kind == _FOLDERS]
     in_docker = [left for left in found if left.kind != _FOLDERS]
     if in_docker:
-        containers.remove(in_docker)
+        labelled.remove(in_docker)
     user = binaries.unprivileged() if folders else None
     for left in folders:
         embedded.end_processes(Path(left.name) / "data", user)

@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.fix_docker",
     "tests.fix_standin",
+    "tests.fix_stack",
     "tests.fix_server",
     "tests.fix_merge",
     "tests.fix_proof",

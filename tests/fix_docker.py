@@ -12,7 +12,8 @@ import pytest
 
 from merge.errors import ServerError
 from sandbox import images
-from sandbox.containers import DockerServer, leftovers, remove
+from sandbox.containers import DockerServer
+from sandbox.labelled import leftovers, remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

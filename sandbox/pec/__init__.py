@@ -1,1 +1,1 @@
-"""The alternate PEC: its containers, its isolation, its watch."""
+"""A real PEC on copies of the databases, in a closed room: a stack of containers of which nothing gets out."""

@@ -21,7 +21,8 @@ from merge.errors import ServerError
 from sandbox import choose, images
 from sandbox.command import CommandFailed
 from sandbox.container_command import ContainerCommand
-from sandbox.containers import LABEL, DockerServer, leftovers, remove
+from sandbox.containers import DockerServer
+from sandbox.labelled import LABEL, leftovers, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -389,9 +390,9 @@ def test_nothing_starts_where_the_network_cannot_be_closed(
     make_docker_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guard proves what it did: rules that let something out are not enough."""
-    rules = (images.COMPOSE / "guard" / "isolate").read_text()
-    (tmp_path / "guard").mkdir()
-    (tmp_path / "guard" / "isolate").write_text(rules.replace("COMMIT", "-A OUTPUT -p udp -j ACCEPT\nCOMMIT"))
+    guard = shutil.copytree(images.COMPOSE / "guard", tmp_path / "guard") / "isolate"
+    closed = "-A OUTPUT -o lo -j ACCEPT"
+    guard.write_text(guard.read_text().replace(closed, f"{closed}\n-A OUTPUT -p udp -j ACCEPT"))
     server = make_docker_server()
     monkeypatch.setattr(images, "COMPOSE", tmp_path)
     with pytest.raises(ServerError) as error:

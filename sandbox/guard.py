@@ -1,0 +1,49 @@
+"""What closes the network of containers: ``compose/guard``, from the side of who starts them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from docker.types import Mount
+
+from merge.errors import ServerError
+from merge.language import text
+from sandbox import images
+
+if TYPE_CHECKING:
+    import docker
+
+INSIDE = "/homolog"
+"""Where the programs of ``compose/guard`` are in containers."""
+RIGHTS = ("NET_ADMIN", "NET_RAW", "SETUID", "SETGID")
+"""Capabilities of who closes a namespace; the last two to give up all of them."""
+
+
+
+def mount() -> Mount:
+    """These programs, for a container."""
+    return Mount(INSIDE, str(images.COMPOSE / "guard"), type="bind", read_only=True)
+
+
+def not_closed(said: str) -> ServerError:
+    """The error for a network that the guard could not close."""
+    return ServerError(
+        text(
+            pt="A rede da sandbox não pôde ser isolada; nada foi iniciado.",
+            en="The sandbox's network could not be isolated; nothing was started.",
+        ),
+        details=said.splitlines()[-5:],
+    )
+
+
+def sql_from(client: docker.DockerClient) -> str:
+    """From where the port of PostgreSQL is reached inside: ``gateway``, the host's side, on a machine with bridges.
+
+    Docker Desktop has a machine of its own, which no neighbour of this one reaches, and comes from elsewhere in it.
+    """
+    return "0.0.0.0/0" if is_desktop(client) else "gateway"
+
+
+def is_desktop(client: docker.DockerClient) -> bool:
+    """True if containers run in a machine of Docker Desktop's."""
+    return bool(client.info()["OperatingSystem"] == "Docker Desktop")
