@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path

@@ -104,15 +104,22 @@ class Server(ABC):
     ) -> None:
         """Create a login role that is not superuser; `settings` hold from its next login (set by the superuser)."""
         name = sql.Identifier(role)
-        password = self.set_password(role)
         with self.connect("postgres") as conn:
             if conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
                 conn.execute(sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE").format(name))
-            conn.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, sql.Literal(password)))
+        self.renew_password(role)
+        with self.connect("postgres") as conn:
             if member_of is not None:
                 conn.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(member_of), name))
             for key, value in (settings or {}).items():
                 conn.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.Identifier(key), sql.Literal(value)))
+
+    def renew_password(self, role: str) -> str:
+        """Give a role that is there a new random password, remember it in the passfile and return it."""
+        password = self.set_password(role)
+        with self.connect("postgres") as conn:
+            conn.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(password)))
+        return password
 
     def create_database(self, name: str, owner: str) -> None:
         """Create an empty UTF8 database from template0. Never over an existing one."""
@@ -133,12 +140,13 @@ class Server(ABC):
         """Copy a database to which nobody is connected, as a new one of the same owner, with its settings."""
         with self.connect("postgres") as conn:
             strategy = " STRATEGY file_copy" if conn.info.server_version >= 150000 else ""
-            owner = conn.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", [name]).fetchone()
-            conn.execute(
-                sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}" + strategy).format(
-                    sql.Identifier(copy), sql.Identifier(str(owner[0]) if owner else ADMIN), sql.Identifier(name)
+            ask = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s"
+            for (owner,) in conn.execute(ask, [name]).fetchall():
+                conn.execute(
+                    sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}" + strategy).format(
+                        sql.Identifier(copy), sql.Identifier(owner), sql.Identifier(name)
+                    )
                 )
-            )
             conn.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(copy)))
             # The settings of a database are not in it.
             conn.execute(

@@ -6,7 +6,7 @@ import functools
 import signal
 from typing import TYPE_CHECKING, Any
 
-from invoke import Exit
+from invoke.exceptions import Exit
 
 from merge.errors import HomologationError
 from sandbox import console

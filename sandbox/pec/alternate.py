@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from merge.profile import Profile
     from sandbox.console import Reporter
+    from sandbox.pec.neutralise import Undone
     from sandbox.pec.pec_log import Event
     from sandbox.pec.stack_server import StackServer
     from sandbox.runs import Run
@@ -112,7 +113,7 @@ class Alternate:
         """Have the image of PEC made from its installer, and that of the proxy."""
         with self.reporter.step(text(pt="Preparar as imagens do PEC", en="Prepare the images of PEC")):
             found = installer.inspect(jar)
-            pec, proxy = images.pec(found), images.proxy()
+            pec, proxy = images.pec(jar), images.proxy()
         self.stack.settings = replace(self.stack.settings, pec=pec, proxy=proxy)
         self.note(installer={"name": jar.name, "sha256": found.sha256, "version": found.version, "image": pec})
         return found
@@ -165,7 +166,7 @@ class Alternate:
                 )
             )
 
-    def undo(self, base: Base) -> neutralise.Undone:
+    def undo(self, base: Base) -> Undone:
         """Put back what was neutralised in a base, on which no PEC runs."""
         connect = partial(self.server.connect, base.database, base.owner)
         undone = neutralise.undo(connect, self.undo_list(base))
@@ -206,11 +207,16 @@ class Alternate:
     def watched(self) -> list[Watched]:
         """The PECs that run."""
         bases = [Base(**kept) for kept in self.kept("bases", [])]
-        return [Watched(base, self._log(base)) for base in bases if (s := self.stack.state(base.service)) and s.is_running]
+        return [Watched(base, self._log(base)) for base in bases if self.runs(base.service)]
+
+    def runs(self, service: str) -> bool:
+        """Whether the container of a service runs."""
+        state = self.stack.state(service)
+        return state is not None and state.is_running
 
     def is_up(self) -> bool:
         """Whether any PEC runs."""
-        return any((state := self.stack.state(service)) and state.is_running for service in (CENTRAL, SOURCE))
+        return self.runs(CENTRAL) or self.runs(SOURCE)
 
     def halt(self) -> None:
         """Stop the PECs, and what only they need; the server runs on."""
@@ -232,7 +238,8 @@ class Alternate:
         self.stack.deliver(PROXY, "/run/proxy/key.pem", certificate.key)
         for base in bases:
             self.stack.deliver(base.service, "/run/pec/ca.crt", certificate.ca)
-            self.stack.deliver(base.service, "/run/pec/password", self.server.new_password(base.owner).encode(), mode=0o600)
+            password = self.server.renew_password(base.owner).encode()
+            self.stack.deliver(base.service, "/run/pec/password", password, mode=0o600)
 
     def _log(self, base: Base) -> ContainerLog:
         return ContainerLog(self.stack.name(base.service), self.folder / f"{base.name}-{base.service}.log")
@@ -295,7 +302,7 @@ class Alternate:
         try:
             with self._connection(base) as connection:
                 connection.request("GET", "/")
-                return connection.getresponse().status < 500  # noqa: PLR2004
+                return connection.getresponse().status < 500
         except (OSError, http.client.HTTPException):
             return False
 

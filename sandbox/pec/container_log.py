@@ -29,10 +29,7 @@ class ContainerLog:
     def read(self) -> bytes:
         """What was added; nothing where there is no container."""
         with images.daemon() as client, suppress(NotFound, APIError):
-            since = _moment(self._last)
-            container = client.containers.get(self.name)
-            said: bytes = container.logs(timestamps=True, **({"since": since} if since is not None else {}))
-            return self._keep(said)
+            return self._keep(client.containers.get(self.name).logs(timestamps=True, since=_moment(self._last)))
         return b""
 
     def _keep(self, said: bytes) -> bytes:

@@ -120,7 +120,7 @@ def steps(*, link: str, source: str) -> tuple[Step, ...]:
                 ),
                 text(
                     pt="O fim é o estado “Base unificada” com a data; pode surgir o botão “Cidadãos duplicados”.",
-                    en="The end is the state “Base unificada” with the date; a button “Cidadãos duplicados” may appear.",
+                    en="The end is the state “Base unificada” with the date; “Cidadãos duplicados” may appear.",
                 ),
             ),
             "Base unificada",

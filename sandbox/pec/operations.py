@@ -7,7 +7,6 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from merge import profile as profiles
@@ -24,6 +23,8 @@ from sandbox.pec.stack_server import StackServer
 from sandbox.rehearsal import DATABASE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sandbox.console import Reporter
     from sandbox.pec.watching import Look
     from sandbox.runs import Run

@@ -22,7 +22,8 @@ def show_pec(reporter: Reporter, run: Run, base: Base) -> None:
     listen, _, port = base.link.removeprefix("https://").partition(":")
     fingerprint = tls.fingerprint(authority.read_bytes())
     names = " ".join(HOSTS.values())
-    reporter.warn(text(pt=f"PEC no ar, sem saída para fora: {base.link}", en=f"PEC is up, with no way out: {base.link}"))
+    said = text(pt="PEC no ar, sem saída para fora:", en="PEC is up, with no way out:")
+    reporter.warn(f"{said} {base.link}")
     reporter.note(
         text(
             pt=f"O navegador confia nele com a autoridade {authority} (SHA-256 {fingerprint}).",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from invoke import Context, task
+from invoke.tasks import task
 
 from sandbox.console import Reporter
 from sandbox.options import PEC_MEMORY
@@ -14,6 +15,9 @@ from sandbox.pec.show import show_pec, show_smoke
 from sandbox.pec.smoke import sign_off
 from sandbox.runs import Run
 from sandbox.tasking import RUN_HELP, exit_codes
+
+if TYPE_CHECKING:
+    from invoke.context import Context
 
 
 @task(
@@ -45,7 +49,8 @@ def up(
     reporter = Reporter()
     found = Run.open(run)
     found.lock()
-    asked = operations.Asked(Path(pec_jar).resolve(), Listen.parse(listen, port, allow or ()), memory, patience, migrate)
+    where = Listen.parse(listen, port, allow or ())
+    asked = operations.Asked(Path(pec_jar).resolve(), where, memory, patience, migrate)
     show_pec(reporter, found, operations.up(found, asked, reporter))
 
 

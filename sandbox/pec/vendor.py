@@ -15,18 +15,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
+from merge.proof_content import prove_content
+
 from merge import check_run, checks
 from merge.errors import ConfigError, HomologationError
 from merge.language import counted, text
 from merge.proof import check_proof
-from merge.proof_content import prove_content
 from sandbox import rehearsal, restore
 from sandbox.pec import guide, watching
 from sandbox.pec.alternate import CENTRAL, HOSTS, SOURCE, Alternate, Base
 from sandbox.pec.guide import Marks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from merge.catalog import Catalog
@@ -113,13 +114,13 @@ class VendorRehearsal(rehearsal.Rehearsal):
         """
         with self.step("central.undo", text(pt="Desfazer a neutralização", en="Undo the neutralisation")):
             undone = self.alternate.undo(central_base())
-        if undone.conflict_count:
+        if many := undone.conflict_count:
             self.reporter.warn(
                 text(
-                    pt=f"{counted(undone.conflict_count, 'valor', 'valores')} da configuração não voltaram: alguém os mudou "
-                    f"no PEC. Veja {self.run.folder / 'pec.json'}",
-                    en=f"{counted(undone.conflict_count, 'value', 'values')} of the settings did not come back: somebody "
-                    f"changed them in PEC. See {self.run.folder / 'pec.json'}",
+                    pt=f"{counted(many, 'valor', 'valores')} da configuração não voltaram: alguém os mudou no PEC. "
+                    f"Veja {self.run.folder / 'pec.json'}",
+                    en=f"{counted(many, 'value', 'values')} of the settings did not come back: somebody changed them in "
+                    f"PEC. See {self.run.folder / 'pec.json'}",
                 )
             )
         with self.step("central.proof", text(pt="Provar pelo conteúdo", en="Prove by content")):
@@ -152,6 +153,7 @@ class VendorRehearsal(rehearsal.Rehearsal):
         marks = Marks(self.alternate.folder / f"source-{source.number}-steps.jsonl")
         if marks.told:
             marks.path.rename(marks.path.with_suffix(f".{int(time.time())}"))  # of the attempt that was interrupted
+        marks.path.touch(0o600)  # `invoke pec.mark` looks for it
         watched = self.alternate.boot(central, origin, patience=self.patience)
         try:
             watch = watching.Watch(self.alternate, watched)
@@ -222,10 +224,10 @@ class VendorRehearsal(rehearsal.Rehearsal):
         names = " ".join(HOSTS.values())
         self.reporter.warn(
             text(
-                pt=f"Os dois PECs estão no ar, sem saída para fora. No computador do navegador: acrescente ao arquivo hosts "
-                f"a linha “{listen.address} {names}”, e confie na autoridade {self.alternate.authority}.",
-                en=f"Both PECs are up, with no way out. On the computer with the browser: add to the hosts file the line "
-                f"“{listen.address} {names}”, and trust the authority {self.alternate.authority}.",
+                pt="Os dois PECs estão no ar, sem saída para fora. No computador do navegador: acrescente ao arquivo "
+                f"hosts a linha “{listen.address} {names}”, e confie na autoridade {self.alternate.authority}.",
+                en="Both PECs are up, with no way out. On the computer with the browser: add to the hosts file the "
+                f"line “{listen.address} {names}”, and trust the authority {self.alternate.authority}.",
             )
         )
         for where, host in ((text(pt="central", en="central"), HOSTS[CENTRAL]), (source.name, HOSTS[SOURCE])):
@@ -238,10 +240,10 @@ class VendorRehearsal(rehearsal.Rehearsal):
             self.reporter.note(f"{position}. {click}")
         self.reporter.note(
             text(
-                pt=f"Depois o estado é “{step.then}”. Então tecle Enter aqui (“erro” e Enter se a tela mostrar um erro), ou: "
-                f"invoke pec.mark {step.mark} --run {self.run.id}",
-                en=f"Then the state is “{step.then}”. Press Enter here (“error” and Enter if the screen shows one), or: "
-                f"invoke pec.mark {step.mark} --run {self.run.id}",
+                pt=f"Depois o estado é “{step.then}”. Então tecle Enter aqui (“erro” e Enter se a tela mostrar um erro), "
+                f"ou: invoke pec.mark {step.mark} --run {self.run.id}",
+                en=f"Then the state is “{step.then}”. Press Enter here (“error” and Enter if the screen shows one), "
+                f"or: invoke pec.mark {step.mark} --run {self.run.id}",
             )
         )
 
@@ -263,7 +265,7 @@ def _is_unified(watch: watching.Watch, look: Look) -> bool:
     return any(
         "unificacao" in line.table and str(state).upper().startswith(("BASE_UNIFICAD", "UNIFICAD", "CONCLUID"))
         for line in watch.statuses(look)
-        for state in line.states.values()
+        for state in line.state.values()
     )
 
 

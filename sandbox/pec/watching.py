@@ -8,9 +8,10 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
+from docker.errors import APIError
 
 from merge.errors import MergeError
 from merge.language import counted, number, text
@@ -91,10 +92,11 @@ class Watch:
         """Look once."""
         stack = self.alternate.stack
         states = {pec.base.service: stack.state(pec.base.service) for pec in self.watched}
+        ended = {service for service, state in states.items() if state is None or not state.is_running}
         errors = [
             (pec.base.service, event)
             for pec in self.watched
-            for event in pec.read(final=not ((state := states[pec.base.service]) and state.is_running))
+            for event in pec.read(final=pec.base.service in ended)
             if event.kind in ("failure", "error")
         ]
         try:
@@ -146,9 +148,10 @@ class Watch:
         with images.daemon() as client:
             for pec in self.watched:
                 try:
-                    stats = client.containers.get(self.alternate.stack.name(pec.base.service)).stats(stream=False)
+                    container = client.containers.get(self.alternate.stack.name(pec.base.service))
+                    stats = cast("dict[str, Any]", container.stats(stream=False))
                     used[pec.base.service] = int(stats["memory_stats"]["usage"])
-                except (KeyError, images.docker.errors.APIError):
+                except (KeyError, APIError):
                     continue
         return used
 
@@ -185,7 +188,7 @@ def _read_me(problem: str) -> str:
         "Envie somente pelo canal oficial de suporte. Não repita a unificação: restaure os dois backups e aguarde.\n"
         "Os dois backups, que o suporte pede, são dados de saúde: quem decide e os envia é uma pessoa.\n",
         en=f"PEC's unification: {problem}\n\n"
-        "Holds the logs of both PECs (pec.log), which may quote patients, the timeline, and the hashes of the backups.\n"
+        "Holds the logs of both PECs (pec.log), which may quote patients, the timeline, the hashes of the backups.\n"
         "Send it by the official channel of support only. Do not repeat the unification: restore both backups, wait.\n"
         "The two backups that support asks for are health data: a person decides, and sends them.\n",
     )
@@ -199,7 +202,7 @@ def stopped(alternate: Alternate, problem: str, package: Path) -> MergeError:
         next_step=text(
             pt="Não repita. Abra um chamado com o pacote e os dois backups, e espere a resposta. Para voltar as duas "
             f"cópias ao que eram: invoke pec.put-back --run {alternate.run.id}",
-            en="Do not repeat it. Open a ticket with the package and both backups, and wait for the answer. To put both "
-            f"copies back: invoke pec.put-back --run {alternate.run.id}",
+            en="Do not repeat it. Open a ticket with the package and both backups, and wait for the answer. To put "
+            f"both copies back: invoke pec.put-back --run {alternate.run.id}",
         ),
     )
