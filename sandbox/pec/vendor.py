@@ -119,8 +119,8 @@ class VendorRehearsal(rehearsal.Rehearsal):
                 text(
                     pt=f"{counted(many, 'valor', 'valores')} da configuração não voltaram: alguém os mudou no PEC. "
                     f"Veja {self.run.folder / 'pec.json'}",
-                    en=f"{counted(many, 'value', 'values')} of the settings did not come back: somebody changed them in "
-                    f"PEC. See {self.run.folder / 'pec.json'}",
+                    en=f"{counted(many, 'value', 'values')} of the settings did not come back: somebody changed "
+                    f"them in PEC. See {self.run.folder / 'pec.json'}",
                 )
             )
         with self.step("central.proof", text(pt="Provar pelo conteúdo", en="Prove by content")):
@@ -240,7 +240,7 @@ class VendorRehearsal(rehearsal.Rehearsal):
             self.reporter.note(f"{position}. {click}")
         self.reporter.note(
             text(
-                pt=f"Depois o estado é “{step.then}”. Então tecle Enter aqui (“erro” e Enter se a tela mostrar um erro), "
+                pt=f"Depois o estado é “{step.then}”. Então tecle Enter aqui (“erro” e Enter se houver erro na tela), "
                 f"ou: invoke pec.mark {step.mark} --run {self.run.id}",
                 en=f"Then the state is “{step.then}”. Press Enter here (“error” and Enter if the screen shows one), "
                 f"or: invoke pec.mark {step.mark} --run {self.run.id}",
