@@ -206,6 +206,8 @@ class _Prover(BaselineProof):
         same = sql.SQL(" AND ").join([sql.SQL("{} = {}").format(c.found, c.expected) for c in key])
         ours, theirs = self.expected.key_values(table, "s"), self.expected.key_values(table, "g")
         shown = [Cell(name, type_, value, theirs[name][0]) for name, (value, type_) in ours.items()]
+        indexes = self.catalog.tables[table.name].uniques
+        unique = any(index.plain and set(index.columns) <= set(table.key) for index in indexes)
         for source in dict.fromkeys(n for n, *_ in self.expected.places(table)):
             rows = self.expected.identified(table, EXPECTED, self.expected.rows(table, source))
             comparison = Comparison(
@@ -223,9 +225,23 @@ class _Prover(BaselineProof):
             if changed:
                 for number, examples in comparison.changed(conn):
                     self.findings.extend(examples, number)
+            if not unique:
+                self._doubled(conn, table, source, rows, told, pairs)
             self.found[table.name] += pairs - lost
             self.findings.compared(table.name, pairs)
         self._nothing_else(conn, table, found, same)
+
+    def _doubled(
+        self, conn: Connection, table: TablePlan, source: int, rows: sql.Composed, told: Sequence[sql.Composable],
+        pairs: int,
+    ) -> None:  # fmt: skip
+        """Where no index forbids it, no expected row is found twice."""
+        row = conn.execute(
+            sql.SQL("SELECT count(*) FROM ({}) s WHERE {}").format(rows, sql.SQL(" AND ").join([TRUE, *told]))
+        ).fetchone()
+        if row is not None and row[0] != pairs:
+            found = f"{pairs} rows"
+            self.findings.add(Kind.DOUBLED, table.name, source=source, expected=f"{row[0]} rows", found=found)
 
     def _nothing_else(self, conn: Connection, table: TablePlan, found: sql.Composed, same: sql.Composed) -> None:
         """As many merged rows as the baseline's and those found; if not, name those that nobody brought."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _ALIKE = 300
 """Rows of one table, of either side, that are compared each with each to find which was changed into which."""
 
+_ROUNDS = 3
+"""How often: what resembles a row most may resemble another more."""
+
 
 class Pairing:
     """Pairs the rows of tables that number their rows, and so the things of their domains."""
@@ -140,7 +143,7 @@ class Pairing:
             for names in dict.fromkeys([*uniques, *match]):
                 if unequal and key not in names and set(names) <= set(columns):
                     left, unequal = self._group(conn, table, names, only_open=True)
-            if unequal:
+            for _ in range(_ROUNDS if unequal else 0):
                 self._resemble(conn, table, columns)
         if left:
             self._open[table.name] = unknown
