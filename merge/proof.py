@@ -92,7 +92,9 @@ class Proof:
     :param tables: tables that hold rows to be compared.
     :param differences: number of differences by kind; kinds without any are left out.
     :param examples: the first hundred of each kind.
-    :param indistinguishable: rows that the method cannot tell from another; none with method exact.
+    :param indistinguishable: rows of the sources that the method cannot tell from another; none with method exact.
+    :param alike: those rows by table.
+    :param matched: rows of the sources that were found to be there before, by table and rule; method content only.
     :param known: violated foreign keys that the baseline already violated, with the number of rows.
     :param rows: rows compared by table.
     :param central_unchanged: whether every row and object of the central is what it was; None if not looked at.
@@ -109,6 +111,8 @@ class Proof:
     known: Mapping[str, int] = field(default_factory=dict)
     indistinguishable: int = 0
     central_unchanged: bool | None = None
+    alike: Mapping[str, int] = field(default_factory=dict)
+    matched: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
@@ -146,10 +150,13 @@ def check_proof(proof: Proof, evidence: object) -> None:
 class Findings:
     """Collects what the parallel parts of one proof find; safe for threads."""
 
-    def __init__(self, source: int | None) -> None:
+    def __init__(self, source: int | None, method: str = "exact") -> None:
         self.source = source
+        self.method = method
         self.rows: Counter[str] = Counter()
         self.known: Counter[str] = Counter()
+        self.alike: Counter[str] = Counter()
+        self.matched: Counter[str] = Counter()
         self.central_touched = False
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[Difference]] = {}
@@ -185,7 +192,7 @@ class Findings:
     def proof(self, tables: int, seconds: float) -> Proof:
         """The result."""
         return Proof(
-            "exact",
+            self.method,
             self.source,
             tables,
             sum(self.rows.values()),
@@ -194,5 +201,8 @@ class Findings:
             round(seconds, 3),
             dict(sorted(self.rows.items())),
             dict(sorted(self.known.items())),
+            indistinguishable=self.alike.total(),
             central_unchanged=None if self.source is not None else not self.central_touched,
+            alike=dict(sorted(self.alike.items())),
+            matched=dict(sorted(self.matched.items())),
         )

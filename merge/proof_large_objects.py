@@ -83,20 +83,7 @@ def check_source(conn: Connection, *, source: int, findings: Findings) -> None:
 
 def check_central(conn: Connection, *, sources: Sequence[int], findings: Findings) -> None:
     """The central's large objects are what they were, and there are no others than those that the sources brought."""
-    found = conn.execute(sql.SQL(_CHECK_BASE).format(limit=sql.Literal(SHOWN))).fetchall()
-    if found:
-        findings.touched()
-        examples = [
-            Difference(
-                Kind.LARGE_OBJECT.value,
-                _TABLE,
-                f"loid={loid}",
-                expected=f"{size} bytes",
-                found="none" if absent else f"{length} bytes",
-            )
-            for loid, size, length, absent, _ in found
-        ]
-        findings.extend(examples, found[0][-1])
+    _check_base(conn, findings)
     known = [sql.SQL("SELECT loid AS oid FROM homolog.base_large_object")]
     for source in sources:
         if _exists(conn, f"large_object_{source}"):
@@ -111,6 +98,68 @@ def check_central(conn: Connection, *, sources: Sequence[int], findings: Finding
             for oid, _ in extra
         ]
         findings.extend(examples, extra[0][1])
+
+
+def _check_base(conn: Connection, findings: Findings) -> None:
+    """The central's large objects are what they were."""
+    found = conn.execute(sql.SQL(_CHECK_BASE).format(limit=sql.Literal(SHOWN))).fetchall()
+    if found:
+        findings.touched()
+        examples = [
+            Difference(
+                Kind.LARGE_OBJECT.value,
+                _TABLE,
+                f"loid={loid}",
+                expected=f"{size} bytes",
+                found="none" if absent else f"{length} bytes",
+            )
+            for loid, size, length, absent, _ in found
+        ]
+        findings.extend(examples, found[0][-1])
+
+
+def keep_contents(conn: Connection) -> None:
+    """Keep a digest of every large object of the merged database in the schema of the proof by content."""
+    conn.execute(
+        "CREATE UNLOGGED TABLE homolog_content.large_object AS SELECT m.oid AS loid, md5(d.content) || length(d.content)"
+        " AS content FROM pg_largeobject_metadata m, LATERAL (SELECT lo_get(m.oid) AS content OFFSET 0) d"
+    )
+
+
+def check_content(conn: Connection, *, sources: Sequence[int], findings: Findings) -> None:
+    """Besides the central's large objects, which are what they were, there are as many of each content as the sources
+    had.
+
+    Whether each row has the right one is for the comparison of the rows to say.
+    """
+    _check_base(conn, findings)
+    had = [sql.SQL("SELECT NULL::text AS content WHERE false")]
+    for source in sources:
+        if _exists(conn, f"large_object_{source}"):
+            name = f"homolog.large_object_{source}"
+            had.append(sql.SQL(f"SELECT md5 || size FROM {name} WHERE NOT dangling"))
+    rows = conn.execute(
+        sql.SQL(
+            "SELECT content, coalesce(e.n, 0), coalesce(g.n, 0), g.loid FROM"
+            " (SELECT content, count(*) AS n FROM ({had}) h GROUP BY 1) e FULL JOIN"
+            " (SELECT content, count(*) AS n, max(loid) AS loid FROM homolog_content.large_object"
+            "   WHERE loid NOT IN (SELECT loid FROM homolog.base_large_object) GROUP BY 1) g USING (content)"
+            " WHERE e.n IS DISTINCT FROM g.n ORDER BY 1"
+        ).format(had=sql.SQL(" UNION ALL ").join(had))
+    ).fetchall()
+    if rows:
+        examples = [
+            Difference(
+                Kind.LARGE_OBJECT.value,
+                _TABLE,
+                f"loid={loid}" if loid is not None else "",
+                expected=f"× {must}",
+                found=f"× {has}",
+                reason="objects with the same bytes",
+            )
+            for _, must, has, loid in rows[:SHOWN]
+        ]
+        findings.extend(examples, sum(abs(must - has) for _, must, has, _ in rows))
 
 
 def _exists(conn: Connection, name: str) -> bool:

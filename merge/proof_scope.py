@@ -44,16 +44,16 @@ def check_left_out(
     tables = [t for t in plan.merged() if filled.get(t.name) and t.name in catalog.tables]
     with conn.transaction():
         conn.execute("SET TRANSACTION READ WRITE")
-        conn.execute(_WORK)
-        _find(conn, source, tables)
+        find_left_out(conn, source, tables)
         for table, condition, count in _compare(conn, source, tables):
             described = catalog.tables[table.name]
             findings.extend(_examples(conn, source, table, described, condition, secret), count)
         _check_ledger(conn, plan, source, findings)
 
 
-def _find(conn: Connection, source: int, tables: list[TablePlan]) -> None:
-    """Fill the table of rows that must not come."""
+def find_left_out(conn: Connection, source: int, tables: list[TablePlan]) -> None:
+    """In a transaction: make the temporary table ``homolog_left_out`` of a source's rows that must not come."""
+    conn.execute(_WORK)
     schema = f"src_{source}"
     found: set[str] = set()
     for table in tables:

@@ -1,0 +1,268 @@
+"""Tells apart things that their own rows do not tell apart, by what refers to them and by what they refer to.
+
+Only rows that name such a thing are looked at. They are refined in both directions (Weisfeiler and Leman): a row is
+told by its values and the things that it names, a thing by all rows that name it, round by round until no round tells
+more. What is then alone on both sides is a pair. The rest is counted on either side, and reported: content cannot tell
+such rows apart, nor that they were swapped.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from merge.masking import shown_key
+from merge.plan import ColumnKind
+from merge.proof import SHOWN, Difference, Kind
+from merge.proof_content_rows import EXPECTED, FOUND, SCRATCH, SOURCE, value_of
+from merge.proof_rows import TRUE
+from merge.proof_session import run_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from merge.plan import ColumnPlan, TablePlan
+    from merge.proof import Findings
+    from merge.proof_content_rows import Expected
+    from merge.proof_session import Connection
+
+_TABLES = """
+    CREATE UNLOGGED TABLE {schema}.open_row (
+        id bigserial, side "char", tbl int, source int, shown text, base text, names int[], domains int[], vals bigint[]);
+    CREATE UNLOGGED TABLE {schema}.open_end (row bigint, side "char", name int, domain int, value bigint);
+    CREATE UNLOGGED TABLE {schema}.row_class (row bigint, class text);
+    CREATE UNLOGGED TABLE {schema}.thing (side "char", domain int, value bigint, class text);
+"""
+
+_ENDS = """
+    INSERT INTO {schema}.open_end SELECT r.id, r.side, e.name, e.domain, e.value
+      FROM {schema}.open_row r, unnest(r.names, r.domains, r.vals) AS e (name, domain, value) WHERE e.value IS NOT NULL;
+    INSERT INTO {schema}.thing SELECT DISTINCT side, domain, value, '' FROM {schema}.open_end;
+    ANALYZE {schema}.open_row; ANALYZE {schema}.open_end; ANALYZE {schema}.thing
+"""
+
+_ROUND = """
+    TRUNCATE {schema}.row_class;
+    INSERT INTO {schema}.row_class
+    SELECT r.id, md5(r.tbl || ' ' || r.base || ' ' || e.named) FROM {schema}.open_row r
+      JOIN (SELECT e.row, string_agg(e.name || ':' || t.class, ' ' ORDER BY e.name) AS named FROM {schema}.open_end e
+              JOIN {schema}.thing t ON t.side = e.side AND t.domain = e.domain AND t.value = e.value GROUP BY 1) e
+        ON e.row = r.id;
+    CREATE UNLOGGED TABLE {schema}.thing_new AS
+    SELECT t.side, t.domain, t.value, md5(t.class || ' ' || e.naming) AS class FROM {schema}.thing t
+      JOIN (SELECT e.side, e.domain, e.value, string_agg(e.name || ':' || c.class, ' ' ORDER BY e.name, c.class)
+                AS naming FROM {schema}.open_end e JOIN {schema}.row_class c ON c.row = e.row GROUP BY 1, 2, 3) e
+        ON e.side = t.side AND e.domain = t.domain AND e.value = t.value;
+    DROP TABLE {schema}.thing; ALTER TABLE {schema}.thing_new RENAME TO thing; ANALYZE {schema}.thing
+"""
+
+_CLASSES = "SELECT count(*) FROM (SELECT DISTINCT domain, class FROM {schema}.thing) c"
+
+# A class with one thing on both sides is a pair; what it is called is the number expected, else a number of its class.
+_NAMES = """
+    CREATE UNLOGGED TABLE {schema}.class AS
+    SELECT domain, class, CASE WHEN pair THEN one END AS id, pair,
+           row_number() OVER (PARTITION BY domain, pair ORDER BY class) AS number
+      FROM (SELECT domain, class, min(value) FILTER (WHERE side = 'e') AS one,
+                   count(*) FILTER (WHERE side = 'e') = 1 AND count(*) FILTER (WHERE side = 'n') = 1 AS pair
+              FROM {schema}.thing GROUP BY 1, 2) q
+"""
+
+
+class Alike:
+    """Refines what the pairing left open; `rows` are then, by table, those that content cannot tell apart.
+
+    :ivar found: by table, merged rows whose key names a thing that is not told apart.
+    """
+
+    def __init__(self, expected: Expected, tables: Sequence[TablePlan]) -> None:
+        self._expected = expected
+        self._tables = tables
+        self.rows: dict[str, int] = {}
+        self.found: dict[str, int] = {}
+
+    def refine(self, connect: Callable[[], Connection], conn: Connection, jobs: int, secret: str) -> None:
+        """Refine until no round tells more, and note the pairs found."""
+        self._do(conn, _TABLES)
+        tasks = [partial(self._collect, number=n, secret=secret) for n, t in enumerate(self._tables) if self._unsure(t)]
+        run_all(connect, tasks, jobs, read_only=False)
+        self._do(conn, _ENDS)
+        classes = -1
+        while (now := self._count(conn)) > classes:
+            classes = now
+            self._do(conn, _ROUND)
+        self._do(conn, _NAMES)
+        self._learn(conn)
+
+    def _do(self, conn: Connection, statements: str) -> None:
+        with conn.transaction():
+            for statement in filter(str.strip, statements.split(";\n")):
+                conn.execute(sql.SQL(statement).format(schema=sql.Identifier(SCRATCH)))
+
+    def _count(self, conn: Connection) -> int:
+        row = conn.execute(sql.SQL(_CLASSES).format(schema=sql.Identifier(SCRATCH))).fetchone()
+        return int(row[0]) if row is not None else 0
+
+    # Which rows
+
+    def _unsure(self, table: TablePlan) -> list[ColumnPlan]:
+        """The columns that may name a thing that is not told apart."""
+        unsure = []
+        for column in self._expected.columns(table):
+            domain = self._expected.domain_of(column)
+            if domain is not None:
+                known = self._expected.domains[domain.name]
+                told = known.segments and not known.listed
+                if not told or not self._is_held(table.name, column.name, set()):
+                    unsure.append(column)
+        return unsure
+
+    def _is_held(self, table: str, column: str, seen: set[tuple[str, str]]) -> bool:
+        """True if the column is a key that defines its domain, or foreign keys make sure that it names one."""
+        plan = self._expected.plan
+        own = plan.own_domain(plan.table(table))
+        if own is not None and own.members[0] == (table, column):
+            return True
+        seen.add((table, column))
+        return any(
+            key.validated and (key.ref_table, ref) not in seen and self._is_held(key.ref_table, ref, seen)
+            for key in self._expected.catalog.tables[table].foreign_keys
+            for name, ref in zip(key.columns, key.ref_columns, strict=True)
+            if name == column
+        )
+
+    def _collect(self, conn: Connection, *, number: int, secret: str) -> None:
+        """Keep the rows of one table that name a thing that is not told apart, with those things."""
+        table, expected = self._tables[number], self._expected
+        columns = expected.columns(table)
+        open_ = {c.name: o for c in columns if (o := expected.is_open(c, "r")) is not None}
+        unsure = [open_[c.name] for c in self._unsure(table)]
+        base: list[sql.Composable] = []
+        ends: list[tuple[int, int, sql.Composable]] = []
+        for position, column in enumerate(columns):
+            domain, name = expected.domain_of(column), sql.Identifier("r", column.name)
+            if domain is None:
+                base.append(name)
+                continue
+            known = expected.domains[domain.name]
+            base.append(sql.SQL("greatest({}, {})").format(name, sql.Literal(known.floor)))
+            value = sql.SQL("CASE WHEN {} THEN r.{} END").format(open_[column.name], value_of(column.name))
+            ends.append((position, known.number, value))
+        rows: list[tuple[str, sql.Composable]] = []
+        if sources := expected.all_rows(table):
+            rows.append((EXPECTED, expected.identified(table, EXPECTED, sql.SQL(" UNION ALL ").join(sources))))
+        merged = expected.merged_rows(table, expected.plan.schema, TRUE)
+        rows.append((FOUND, expected.identified(table, FOUND, merged)))
+        key = expected.key_values(table, "r")
+        for side, query in rows:
+            conn.execute(
+                sql.SQL(
+                    "INSERT INTO {into} (side, tbl, source, shown, base, names, domains, vals)"
+                    " SELECT {side}, {number}, r.{source}, {shown}, md5(ROW({base})::text), {names}::int[],"
+                    " {domains}::int[], ARRAY[{values}]::bigint[] FROM ({rows}) r WHERE {open}"
+                ).format(
+                    into=sql.Identifier(SCRATCH, "open_row"),
+                    side=sql.Literal(side),
+                    number=sql.Literal(number),
+                    source=SOURCE,
+                    shown=shown_key(key, secret),
+                    base=sql.SQL(", ").join(base),
+                    names=sql.Literal([p for p, _, _ in ends]),
+                    domains=sql.Literal([d for _, d, _ in ends]),
+                    values=sql.SQL(", ").join([v for _, _, v in ends]),
+                    rows=query,
+                    open=sql.SQL(" OR ").join(unsure),
+                )
+            )
+
+    # What was found
+
+    def _learn(self, conn: Connection) -> None:
+        schema = sql.Identifier(SCRATCH)
+        numbers = {
+            number for (number,) in conn.execute(sql.SQL("SELECT DISTINCT domain FROM {}.class").format(schema))
+        }
+        for name in self._expected.domains.names():
+            known = self._expected.domains[name]
+            if known.number not in numbers:
+                continue
+            self._expected.domains.make_lists(conn, name)
+            for side in (EXPECTED, FOUND):
+                conn.execute(
+                    sql.SQL(
+                        "INSERT INTO {table} SELECT t.value, CASE WHEN c.pair THEN c.id ELSE {floor} - c.number END"
+                        " FROM {schema}.thing t JOIN {schema}.class c ON c.domain = t.domain AND c.class = t.class"
+                        " WHERE t.side = {side} AND t.domain = {number}"
+                        " ON CONFLICT (value) DO UPDATE SET id = excluded.id"
+                    ).format(
+                        table=known.table(side),
+                        floor=sql.Literal(known.floor),
+                        schema=schema,
+                        side=sql.Literal(side),
+                        number=sql.Literal(known.number),
+                    )
+                )
+                conn.execute(sql.SQL("ANALYZE {}").format(known.table(side)))
+
+    def compare(self, conn: Connection, findings: Findings) -> None:
+        """Of rows whose key names a thing that is not told apart, there are as many of each kind on both sides."""
+        schema = sql.Identifier(SCRATCH)
+        keys: dict[int, list[int]] = {
+            n: [p for p, c in enumerate(self._expected.columns(t)) if c.name in t.key and c.kind is ColumnKind.KEY]
+            for n, t in enumerate(self._tables)
+        }
+        of_key = sql.SQL(
+            "SELECT DISTINCT e.row FROM {schema}.open_end e JOIN {schema}.open_row r ON r.id = e.row"
+            " JOIN {schema}.thing t ON t.side = e.side AND t.domain = e.domain AND t.value = e.value"
+            " JOIN {schema}.class c ON c.domain = t.domain AND c.class = t.class"
+            " WHERE NOT c.pair AND (r.tbl, e.name) IN ({keys})"
+        ).format(
+            schema=schema,
+            keys=sql.SQL(", ").join(
+                [sql.SQL("({}, {})").format(sql.Literal(n), sql.Literal(p)) for n, ps in keys.items() for p in ps]
+                or [sql.SQL("(-1, -1)")]
+            ),
+        )
+        conn.execute(
+            sql.SQL(
+                "CREATE UNLOGGED TABLE {schema}.alike AS SELECT r.*, c.class FROM {schema}.open_row r"
+                " JOIN {schema}.row_class c ON c.row = r.id WHERE r.id IN ({of_key})"
+            ).format(schema=schema, of_key=of_key)
+        )
+        counts = conn.execute(
+            sql.SQL(
+                "SELECT tbl, sum(least(e, n)) FILTER (WHERE least(e, n) > 1)::bigint, sum(n)::bigint,"
+                " sum(greatest(e - n, 0))::bigint, sum(greatest(n - e, 0))::bigint FROM"
+                " (SELECT tbl, class, count(*) FILTER (WHERE side = 'e') AS e, count(*) FILTER (WHERE side = 'n') AS n"
+                " FROM {schema}.alike GROUP BY 1, 2) q GROUP BY 1 ORDER BY 1"
+            ).format(schema=schema)
+        ).fetchall()
+        for number, alike, found, lost, invented in counts:
+            table = self._tables[number].name
+            if alike:
+                self.rows[table] = alike
+            self.found[table] = found
+            for kind, side, count in ((Kind.LOST, EXPECTED, lost), (Kind.INVENTED, FOUND, invented)):
+                if count:
+                    findings.extend(self._examples(conn, number, kind, side), count)
+
+    def _examples(self, conn: Connection, number: int, kind: Kind, side: str) -> list[Difference]:
+        other = FOUND if side == EXPECTED else EXPECTED
+        rows = conn.execute(
+            sql.SQL(
+                "SELECT shown, source FROM (SELECT shown, source, row_number() OVER (PARTITION BY class ORDER BY id) AS i,"
+                " (SELECT count(*) FROM {schema}.alike o WHERE o.side = {other} AND o.tbl = a.tbl AND o.class = a.class)"
+                " AS others FROM {schema}.alike a WHERE side = {side} AND tbl = {number}) q WHERE i > others LIMIT {limit}"
+            ).format(
+                schema=sql.Identifier(SCRATCH),
+                other=sql.Literal(other),
+                side=sql.Literal(side),
+                number=sql.Literal(number),
+                limit=sql.Literal(SHOWN),
+            )
+        ).fetchall()
+        table = self._tables[number].name
+        return [Difference(kind.value, table, key, None, source) for key, source in rows]
+
