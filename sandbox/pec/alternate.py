@@ -120,10 +120,11 @@ class Alternate:
 
     # Before a PEC starts
 
-    def check_isolation(self, moment: str) -> isolation.Isolation:
+    def check_isolation(self, moment: str, *, keep: bool = True) -> isolation.Isolation:
         """Prove that nothing gets out of the room, and keep the proof.
 
         :param moment: when in the life of the room this is, e.g. ``before`` or ``during``.
+        :param keep: also in ``pec.json``; if not, as an event only.
         :raises ServerError: something did, or could.
         """
         proved = isolation.prove_isolation(self.stack)
@@ -135,7 +136,8 @@ class Alternate:
             "left": proved.left,
             "dropped": proved.dropped,
         }
-        self.note(isolation=[*self.kept("isolation", []), line])
+        if keep:
+            self.note(isolation=[*self.kept("isolation", []), line])
         self.run.events.add("pec", "isolated", **line)
         return proved
 

@@ -125,7 +125,7 @@ def watch(run: Run, reporter: Reporter, *, minutes: float = 0.0, every: float = 
             return
         if look.problem:
             raise watching.stopped(alternate, look.problem, watching.freeze(alternate, look.problem))
-        alternate.check_isolation("watch")
+        alternate.check_isolation("watch", keep=False)
         if minutes and time.monotonic() - began >= minutes * 60:
             return
         time.sleep(every)

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-from merge.proof_content import prove_content
-
 from merge import check_run, checks
 from merge.errors import ConfigError, HomologationError
 from merge.language import counted, text
 from merge.proof import check_proof
+from merge.proof_content import prove_content
 from sandbox import rehearsal, restore
 from sandbox.pec import guide, watching
 from sandbox.pec.alternate import CENTRAL, HOSTS, SOURCE, Alternate, Base
@@ -106,6 +105,9 @@ class VendorRehearsal(rehearsal.Rehearsal):
         self.check(plan, found, source)
         with self.run.step(f"source.{source.number}.merge"):
             self._unify(source)
+
+    def prove_source(self, plan: Plan, source: Source) -> None:
+        """Nothing: the proof by content is of all sources at once, with the central's."""
 
     def prove_central(self, plan: Plan, sources: Sequence[int]) -> None:
         """Take back what kept the central silent, and prove the merged base by its content.

@@ -1,0 +1,248 @@
+"""The whole stack with a stand-in for PEC's installer: two PECs in the closed room, a unification by hand, the proof.
+
+What a person does on the screens of PEC is done through the stand-in's own pages; all else is as a user does it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import ssl
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from merge import catalog
+from sandbox import homolog, images
+from sandbox.console import Reporter
+from sandbox.labelled import leftovers
+from sandbox.options import Options
+from sandbox.rehearsal import DATABASE
+from sandbox.runs import Run
+from sandbox.sample import make_samples
+from tests.docker.unify import script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sandbox.server import Server
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 600.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Two backups, and what a unification of them adds to the central."""
+
+    backups: list[Path]
+    script: str
+
+
+@pytest.fixture(scope="module")
+def prepared(docker_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Backups of a central and a source, merged once by our own engine in the vendor's scope to see what comes."""
+    folder = tmp_path_factory.mktemp("vendor")
+    backups = make_samples(docker_server, docker_server.scratch / "vendor", scale=0.34, sources=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOMOLOG_RUNS", str(folder))
+        options = Options.parse(
+            central=str(backups[0]), sources=[f"ubs={backups[1]}"], server="docker", scope="vendor", keep_running=True
+        )
+        run, result = homolog.start(options, Reporter(as_json=True))
+        try:
+            assert result.status == "validated", result.problem
+            with homolog.open_server(run).connect(DATABASE) as conn:
+                return Prepared(backups, script(conn, catalog.read(conn, "public")))
+        finally:
+            homolog.destroy(run)
+
+
+@dataclass
+class Session:
+    """A rehearsal with the engine `pec` that is under way in a process of its own, and a person who works in it."""
+
+    runs: Path
+    process: subprocess.Popen[str]
+    said: Path
+    run: Run = field(init=False)
+
+    def wait_for(self, what: str, happened: Callable[[], bool]) -> None:
+        """Wait until something happened, for as long as the process lives."""
+        deadline = time.monotonic() + PATIENCE
+        while not happened():
+            assert self.process.poll() is None, self.said.read_text()[-3000:]
+            assert time.monotonic() < deadline, f"{what}: {self.said.read_text()[-3000:]}"
+            time.sleep(0.5)
+
+    def wait_for_guide(self, mark: str) -> None:
+        """Wait until a step is asked for."""
+        self.wait_for(mark, lambda: f"pec.mark {mark} " in self.said.read_text())
+
+    def press(self, host: str, action: str) -> str:
+        """Press a button of a PEC, through the proxy, trusting only the run's authority."""
+        context = ssl.create_default_context(cafile=str(self.run.folder / "alternate" / "ca.crt"))
+        with images.daemon() as client:
+            net = client.containers.get(f"homolog-{self.run.id}-pec-net")
+        port = net.attrs["NetworkSettings"]["Ports"]["443/tcp"][0]["HostPort"]
+        # The certificate is of 127.0.0.1 too; which PEC answers is told by the name.
+        method = "GET" if action == "status" else "POST"
+        page = f"https://127.0.0.1:{port}/standin/{action}"
+        request = urllib.request.Request(page, method=method, headers={"Host": host})
+        with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+            said: str = answer.read().decode()
+        return said
+
+    def mark(self, step: str) -> None:
+        """Tell the guide that a step was done."""
+        done = _invoke(self.runs, "pec.mark", step, "--run", self.run.id)
+        assert done.returncode == 0, done.stderr
+
+    def deliver(self, content: str) -> None:
+        """Put the script of the unification into the central's PEC."""
+        data = content.encode()
+        info = tarfile.TarInfo("unify.sql")
+        info.size, info.mode = len(data), 0o600
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            archive.addfile(info, io.BytesIO(data))
+        with images.daemon() as client:
+            client.containers.get(f"homolog-{self.run.id}-pec-central").put_archive("/run/pec", buffer.getvalue())
+
+    def unify(self, content: str) -> None:
+        """Do what the guide says, up to the end."""
+        self.wait_for_guide("requested")
+        self.deliver(content)
+        self.press("source.homolog", "unify?https://central.homolog")
+        self.mark("requested")
+        self.wait_for_guide("accepted")
+        self.press("central.homolog", "accept")
+        self.mark("accepted")
+        self.wait_for_guide("unifying")
+        self.mark("unifying")
+        self.wait_for_guide("unified")
+        self.wait_for("unified", lambda: self.press("central.homolog", "status") == "Base unificada")
+        self.mark("unified")
+
+    def end(self) -> dict[str, Any]:
+        """Wait for the end; return the result."""
+        self.process.wait(PATIENCE)
+        result: dict[str, Any] = self.run.load("result")
+        return result
+
+
+def _invoke(runs: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=ROOT,
+        env={**os.environ, "HOMOLOG_RUNS": str(runs), "HOMOLOG_LANG": "en"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+        **options,
+    )
+
+
+@pytest.fixture
+def session(prepared: Prepared, standin: Path, tmp_path: Path) -> Iterator[Session]:
+    """Begin a rehearsal with the engine `pec`; nothing of it is left."""
+    central, source = prepared.backups
+    runs, said = tmp_path / "runs", tmp_path / "said"
+    before = _everything()
+    with _process(runs, said, central, source, standin) as process:
+        begun = Session(runs, process, said)
+        begun.wait_for("run", lambda: runs.is_dir() and bool(list(runs.glob("*/run.json"))))
+        (folder,) = runs.iterdir()
+        begun.run = Run(folder)
+        yield begun
+    assert _invoke(runs, "destroy", begun.run.id, "--yes").returncode == 0
+    assert leftovers(begun.run.id) == []
+    assert _everything() - before == set()
+    assert not [path for path in (folder / "alternate", folder / "pec", folder / "work") if path.exists()]
+
+
+@contextmanager
+def _process(runs: Path, said: Path, central: Path, source: Path, jar: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [
+        *(sys.executable, "-m", "invoke", "homolog", "--engine", "pec", "--pec-jar", str(jar), "--pec-memory", "512"),
+        *("--central", str(central), "--source", f"ubs={source}"),
+    ]
+    env = {**os.environ, "HOMOLOG_RUNS": str(runs), "HOMOLOG_LANG": "en", "COLUMNS": "300"}
+    with said.open("w") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(120)
+
+
+def _everything() -> set[str]:
+    """All containers, networks, volumes and images that Docker has."""
+    with images.daemon() as client:
+        return {
+            *(str(one.name) for one in client.containers.list(all=True, ignore_removed=True)),
+            *(str(one.name) for one in client.networks.list()),
+            *(str(one.name) for one in client.volumes.list()),
+            *(str(one.id) for one in client.images.list()),
+        }
+
+
+def test_a_unification_by_hand_is_watched_and_proved(session: Session, prepared: Prepared) -> None:
+    session.unify(prepared.script)
+    result = session.end()
+    assert result["status"] == "validated", (result["problem"], result["differences"][:20])
+    assert result["engine"] == "pec"
+    assert result["central_proof"]["method"] == "content"
+    assert result["central_proof"]["differences"] == 0
+    assert result["central_proof"]["rows_compared"] > 100_000
+    assert all(source["dispositions"] is None for source in result["sources"])
+    kept = session.run.load("pec")
+    assert {line["left"] for line in kept["isolation"]} == {0}
+    assert [line["moment"] for line in kept["isolation"]] == ["before", "before PEC", "PEC runs", "after"]
+    assert {change["rule"] for change in kept["neutralised"]["central"] if change["rows"]} >= {"D-05", "D-06", "D-10"}
+    assert kept["undone"]["central"]["conflict_count"] == 0
+
+    # A row that does not come is found, by content alone.
+    with homolog.open_server(session.run).connect(DATABASE) as conn:
+        last = "(SELECT max(ctid) FROM public.tb_registro_vacinacao)"
+        conn.execute(f"DELETE FROM public.tb_registro_vacinacao WHERE ctid = {last}")
+    again = _invoke(session.runs, "prove", "--run", session.run.id, "--json")
+    assert again.returncode == 6, again.stderr[-2000:]
+    assert {d["table"] for d in json.loads(again.stdout)["differences"]} >= {"tb_registro_vacinacao"}
+
+
+def test_the_first_error_stops_it_and_nothing_is_repeated(session: Session) -> None:
+    session.wait_for_guide("requested")
+    session.deliver("INSERT INTO public.tb_cidadao (co_seq_cidadao) VALUES (-1);\nCOMMIT;\n")
+    session.press("source.homolog", "unify?https://central.homolog")
+    session.mark("requested")
+    session.wait_for_guide("accepted")
+    session.press("central.homolog", "accept")
+    session.mark("accepted")
+    result = session.end()
+    assert result["status"] == "failed"
+    assert session.process.returncode == 5
+    (ticket,) = (session.run.folder / "alternate").glob("ticket-*.zip")
+    assert result["problem"]["evidence"]
+    assert ticket.stat().st_mode & 0o077 == 0
+    assert "pec-central logged an error" in result["problem"]["what"]
+    again = _invoke(session.runs, "homolog", "--resume", session.run.id)
+    assert again.returncode == 2, again.stderr
+    assert "not repeated" in again.stdout + again.stderr
+    back = _invoke(session.runs, "pec.put-back", "--run", session.run.id)
+    assert back.returncode == 0, back.stderr
