@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -36,20 +36,42 @@ def script(conn: psycopg.Connection[tuple[object, ...]], catalog: Catalog) -> st
 
 
 def _rows(conn: psycopg.Connection[tuple[object, ...]], catalog: Catalog) -> Iterator[str]:
-    graph = {
-        name: {fk.ref_table for fk in table.foreign_keys} - {name} & set(catalog.tables)
-        for name, table in catalog.tables.items()
-    }
-    for table in TopologicalSorter(graph).static_order():
-        added = conn.execute(sql.SQL(_ADDED).format(table=sql.Identifier(table))).fetchall()
-        for start in range(0, len(added), _AT_ONCE):
-            part = added[start : start + _AT_ONCE]
-            values = sql.SQL(", ").join(sql.SQL("({})").format(sql.Literal(row)) for (row,) in part)
-            yield (
-                sql.SQL("INSERT INTO public.{0} SELECT (v.x::public.{0}).* FROM (VALUES {1}) v (x)")
-                .format(sql.Identifier(table), values)
-                .as_string(conn)
-            )
+    for group in _groups(catalog):
+        parts = [part for table in group for part in _inserts(conn, table)]
+        if len(group) == 1:
+            yield from parts
+        elif parts:  # foreign keys are checked at the end of a statement
+            named = ", ".join(f"part_{number} AS ({part})" for number, part in enumerate(parts))
+            yield f"WITH {named} SELECT 1"
+
+
+def _inserts(conn: psycopg.Connection[tuple[object, ...]], table: str) -> Iterator[str]:
+    added = conn.execute(sql.SQL(_ADDED).format(table=sql.Identifier(table))).fetchall()
+    for start in range(0, len(added), _AT_ONCE):
+        part = added[start : start + _AT_ONCE]
+        values = sql.SQL(", ").join(sql.SQL("({})").format(sql.Literal(row)) for (row,) in part)
+        yield (
+            sql.SQL("INSERT INTO public.{0} SELECT (v.x::public.{0}).* FROM (VALUES {1}) v (x)")
+            .format(sql.Identifier(table), values)
+            .as_string(conn)
+        )
+
+
+def _groups(catalog: Catalog) -> Iterator[tuple[str, ...]]:
+    """The tables, those first to which others refer; those of a cycle together."""
+    group = {name: (name,) for name in catalog.tables}
+    while True:
+        graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        for name, table in catalog.tables.items():
+            known = {group[key.ref_table] for key in table.foreign_keys if key.ref_table in group}
+            graph.setdefault(group[name], set()).update(known - {group[name]})
+        try:
+            yield from list(TopologicalSorter(graph).static_order())
+        except CycleError as ex:
+            joined = tuple(sorted({name for part in ex.args[1] for name in part}))
+            group |= dict.fromkeys(joined, joined)
+        else:
+            return
 
 
 def _sequences(conn: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
