@@ -167,6 +167,7 @@ def write(file: Path, found: Sequence[Image], on_progress: Progress) -> str:
         write_private(beside, f"{digest}  {file.name}\n")
         making.replace(file)
     except OSError as ex:
+        beside.unlink(missing_ok=True)
         raise _not_written(file, ex, sum(image.size for image in found)) from None
     finally:
         making.unlink(missing_ok=True)

@@ -299,7 +299,7 @@ def _pull(image: str, tried: list[str]) -> bool:
 def _recipe(name: str) -> str:
     """SHA-256 of the files that an image is built from."""
     digest = hashlib.sha256()
-    for path in sorted((COMPOSE / name).iterdir()):
+    for path in sorted((COMPOSE / name).glob("*")):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
