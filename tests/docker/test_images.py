@@ -205,7 +205,7 @@ def pec_image(client: docker.DockerClient, jar: Path) -> Iterator[str]:
     except ServerError as ex:
         pytest.skip(f"{ex.what} {ex.details}")
     yield image
-    client.images.remove(image)
+    client.images.remove(image, noprune=True)  # the layers that the next build takes over stay
 
 
 @pytest.fixture(scope="module")
