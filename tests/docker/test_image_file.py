@@ -228,7 +228,10 @@ def test_what_the_task_does(
     assert [image["id"] for image in json.loads(said.out)["images"]] == [image.id for image in carried]
     assert carried[0].name not in said.err
     _import(client, carried[0].name)  # another one of that name
+    other = images.find(carried[0].name)
+    assert other
     image_file.carry(reporter, save=None, load=file, asked=[], jar=None)
+    client.images.remove(other.id)
     assert f"{carried[0].name} " in capsys.readouterr().err  # it was replaced
     monkeypatch.setattr(images, "postgres_here", list)
     for wrong in ({"save": tmp_path / "a.tar", "load": file}, {"save": tmp_path / "a.tar", "load": None}):

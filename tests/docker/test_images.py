@@ -22,6 +22,7 @@ import pytest
 
 from merge.errors import ConfigError, ServerError
 from sandbox import images
+from sandbox.containers import LABEL
 from sandbox.pec.tls import make_certificate
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Sandbox:
     def __init__(self, client: docker.DockerClient, pec: str) -> None:
         self.client = client
         self.image = pec
+        self.run_id = f"test-{secrets.token_hex(4)}"
         self.password = secrets.token_urlsafe(12) + '\\"$'
         self.certificate = make_certificate(["central.homolog", "source.homolog"])
         self.containers: list[Container] = []
@@ -84,7 +86,8 @@ class Sandbox:
 
     def create(self, image: str, files: dict[str, bytes] | None, **options: Any) -> Container:
         """A container without any capability, and files put into it for root only."""
-        options = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"], **options}
+        closed = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"], "labels": {LABEL: self.run_id}}
+        options = {**closed, **options}
         container: Container = self.client.containers.create(image, **options)
         self.containers.append(container)
         for path, content in (files or {}).items():
