@@ -117,7 +117,7 @@ def wanted(postgres: Sequence[int], jar: Path | None) -> dict[str, Image | None]
     """The images that runs need, by name, and what is known of those that are here. Makes none.
 
     :param postgres: major versions of PostgreSQL.
-    :param jar: the installer of PEC, if runs with two PECs are wanted.
+    :param jar: the installer of PEC, if its image is wanted too.
     :raises ConfigError: if that is no installer.
     """
     found = {images.GUARD: images.find(images.GUARD)}
@@ -125,7 +125,8 @@ def wanted(postgres: Sequence[int], jar: Path | None) -> dict[str, Image | None]
         official, own = images.postgres_names(major)
         here = images.find(official) or images.find(own)
         found[here.name if here else official] = here
-    found[images.PROXY] = images.find(images.PROXY)
+    for name in (images.PROXY, images.PEC_BASE):
+        found[name] = images.find(name)
     if jar:
         name = images.pec_name(installer.inspect(jar))
         found[name] = images.find(name)
@@ -141,6 +142,7 @@ def make(postgres: Sequence[int], jar: Path | None) -> list[Image]:
         images.guard(),
         *(images.postgres(major) for major in postgres),
         images.proxy(),
+        images.pec_base(),
         *([images.pec(jar)] if jar else []),
     ]
     return [image for name in names if (image := images.find(name))]
@@ -167,6 +169,7 @@ def write(file: Path, found: Sequence[Image], on_progress: Progress) -> str:
         write_private(beside, f"{digest}  {file.name}\n")
         making.replace(file)
     except OSError as ex:
+        beside.unlink(missing_ok=True)
         raise _not_written(file, ex, sum(image.size for image in found)) from None
     finally:
         making.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 COMPOSE = Path(__file__).resolve().parent.parent / "compose"
 GUARD = "homolog-guard:latest"
 PROXY = "homolog-proxy:latest"
+PEC_BASE = "homolog-pec-base:latest"
 BASE = "debian:bookworm-slim"
 JAR_SHA256 = "homolog.installer.sha256"
 """Label of a PEC image: SHA-256 of the installer it was built from."""
@@ -45,8 +46,6 @@ _BUILD_PATIENCE = 90
 """Seconds of silence after which a build is given up: an unpacking package says nothing for a while."""
 _JAR_PATIENCE = 900
 """The same, where a layer of a gigabyte is written."""
-_LAYERS = 2**30
-"""Bytes that an image of PEC has besides the installer, generously."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +167,17 @@ def proxy() -> str:
     raise _none(text(pt="Não há imagem do proxy TLS.", en="There is no image of the TLS proxy."), tried)
 
 
+def pec_base() -> str:
+    """The image with what PEC needs: here already, else built. On it, an installer becomes an image without internet.
+
+    :raises ServerError: telling what was tried and what to do.
+    """
+    recipe, tried = _recipe("pec"), list[str]()
+    if _is_here(PEC_BASE, recipe) or _build(PEC_BASE, "pec", tried):
+        return PEC_BASE
+    raise _none(text(pt="Não há imagem para o PEC.", en="There is no image for PEC."), tried)
+
+
 def pec(jar: Path) -> str:
     """The image with the PEC of an installer JAR, named by its SHA-256: here already, else built.
 
@@ -175,17 +185,18 @@ def pec(jar: Path) -> str:
     :raises ServerError: telling what was tried and what to do.
     """
     found = installer.inspect(jar)
-    image = pec_name(found)
-    if _is_here(image, _recipe("pec")):
+    image, recipe = pec_name(found), _recipe("pec", "installer")
+    if _is_here(image, recipe):
         return image
-    needed = 2 * found.size + _LAYERS  # as the daemon receives it, and as a layer
+    needed = 2 * found.size  # as the daemon receives it, and as a layer
     with daemon() as client:
         place = folder(client)
     if place and (free := shutil.disk_usage(place).free) < needed:
         raise _no_room(needed, [f"{place}: {words.size(free)}"])
+    pec_base()
     tried: list[str] = []
-    labels = {JAR_SHA256: found.sha256, JAR_NAME: found.path.name}
-    if _build(image, "pec", tried, labels=labels, jar=found):
+    labels = {_RECIPE: recipe, JAR_SHA256: found.sha256, JAR_NAME: found.path.name}
+    if _build(image, "installer", tried, labels=labels, jar=found):
         return image
     if any("no space left" in line for line in tried):
         raise _no_room(needed, tried)
@@ -296,10 +307,10 @@ def _pull(image: str, tried: list[str]) -> bool:
     return True
 
 
-def _recipe(name: str) -> str:
-    """SHA-256 of the files that an image is built from."""
+def _recipe(*names: str) -> str:
+    """SHA-256 of the files in folders of compose/, that an image is built from."""
     digest = hashlib.sha256()
-    for path in sorted((COMPOSE / name).iterdir()):
+    for path in (path for name in names for path in sorted((COMPOSE / name).glob("*"))):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -314,7 +325,7 @@ def _build(
     **arguments: str,
 ) -> bool:
     """Build an image from a folder of compose/, and an installer if there is one; true if that succeeded."""
-    if not _is_here(BASE) and not _pull(BASE, tried):
+    if jar is None and not _is_here(BASE) and not _pull(BASE, tried):
         return False
     with daemon() as client:
         labels = {_RECIPE: _recipe(name), _DAEMON: client.info().get("ID", ""), **(labels or {})}

@@ -69,7 +69,7 @@ def context(installer: Installer, folder: Path) -> Iterator[bytes]:
     for path in sorted(folder.iterdir()):
         content = path.read_bytes()
         member = tarfile.TarInfo(path.name)
-        member.size, member.mode = len(content), path.stat().st_mode & 0o755
+        member.size, member.mode = len(content), 0o755  # Windows does not know which are programs
         yield from (member.tobuf(), content, _padding(member.size))
     member = tarfile.TarInfo(f"installer/{installer.path.name}")
     member.size = installer.size

@@ -208,3 +208,32 @@ def test_a_file_is_written_whole_or_not_at_all(
         _write(file, carried)
     assert file.read_bytes() == before
     assert gzip.decompress(before)[:100].startswith(image_file.LIST.encode())
+
+
+def test_what_the_task_does(
+    client: docker.DockerClient,
+    carried: list[images.Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(image_file, "make", lambda postgres, jar: carried if postgres == [15] else [])
+    reporter, file = Reporter(as_json=True), tmp_path / "images.tar.gz"
+    image_file.carry(reporter, save=file, load=None, asked=["15"], jar=None)
+    for image in carried:
+        _forget(client, image.name)
+    capsys.readouterr()
+    image_file.carry(reporter, save=None, load=file, asked=[], jar=None)
+    said = capsys.readouterr()
+    assert [image["id"] for image in json.loads(said.out)["images"]] == [image.id for image in carried]
+    assert carried[0].name not in said.err
+    _import(client, carried[0].name)  # another one of that name
+    other = images.find(carried[0].name)
+    assert other
+    image_file.carry(reporter, save=None, load=file, asked=[], jar=None)
+    client.images.remove(other.id)
+    assert f"{carried[0].name} " in capsys.readouterr().err  # it was replaced
+    monkeypatch.setattr(images, "postgres_here", list)
+    for wrong in ({"save": tmp_path / "a.tar", "load": file}, {"save": tmp_path / "a.tar", "load": None}):
+        with pytest.raises(ConfigError):
+            image_file.carry(reporter, **wrong, asked=[], jar=None)

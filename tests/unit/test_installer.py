@@ -98,7 +98,6 @@ def _folder(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "Dockerfile").write_text("FROM scratch\n")
     (folder / "pec").write_text("#!/bin/sh\n")
-    (folder / "pec").chmod(0o755)
     return folder
 
 
