@@ -296,6 +296,10 @@ def test_killed_process(base: Base, undo_list: UndoList, stage: tuple[str, str],
     if action == "neutralise":
         neutral.neutralise(base.connect, RULES, undo_list, link=LINK)
         assert neutral.verify(base.connect, RULES, link=LINK).open == ()
+        states = [batch.state for batch in undo_list.batches()]
+        assert states == (["void", "done"] if stage == ("prepare", "after") else ["done"])
+        kept = {entry.file for batch in undo_list.batches()[-1:] for entry in batch.entries}
+        assert {path.name for path in undo_list.folder.iterdir()} == kept | {"undo.jsonl"}
     assert neutral.undo(base.connect, undo_list).conflict_count == 0
     assert _contents(base) == before
     assert neutral.is_undone(base.connect, undo_list)

@@ -108,7 +108,11 @@ SAYS = {
     "out_of_memory": ["java.lang.OutOfMemoryError: Java heap", "There is insufficient memory for the Java Runtime"],
     "authentication_type_10": ["org.postgresql.util.PSQLException: The authentication type 10 is not supported."],
     "wrong_password": ['FATAL: password authentication failed for user "pec"'],
-    "not_allowed": ["ERROR: must be owner of table tb_cidadao", "ERROR: permission denied for schema public"],
+    "not_allowed": [
+        "ERROR: must be owner of table tb_cidadao",
+        "ERROR: permission denied for schema public",
+        "ERRO: permissão negada para tabela tb_cidadao",
+    ],
     "no_space": ["java.io.IOException: No space left on device", "could not extend file base/1/2: no space"],
     "port_in_use": ["java.net.BindException: Address already in use", "Web server: Port 8080 was already in use."],
     "certificate_not_trusted": ["sun.security.validator.ValidatorException: PKIX path building failed"],
@@ -145,6 +149,9 @@ def test_killed() -> None:
     follower, events = _read("/opt/standalone.sh: line 7\nKilled\n")
     assert [event.known for event in events] == ["out_of_memory"]
     assert follower.first_error is not None
+    assert _read("standalone.sh: line 7: 123 Killed   java -jar pec.jar\n")[1][0].known == "out_of_memory"
+    # What a person is refused inside of PEC is no failure.
+    assert _read("2024-06-18 21:33:00.123  WARN 1 --- [x] a.b.c.Dd : Permissão negada para o perfil\n")[1] == []
     found = pec_log.explain_exit(137, KNOWN)
     assert found is not None
     assert found.id == "out_of_memory"
