@@ -83,6 +83,7 @@ def stand_in(client: docker.DockerClient, program: str) -> str:
         f"FROM {images.GUARD}\n"
         f"ENV STARTED=\"{STARTED}\"\n"
         "COPY serve /serve\n"
+        "VOLUME /kept\n"
         f"RUN mkdir -p /run/pec /run/proxy && printf '#!/bin/sh\\nexec perl -MIO::Socket::INET /serve\\n'"
         f" > /usr/local/bin/{program} && chmod 755 /usr/local/bin/{program}\n"
     )  # fmt: skip

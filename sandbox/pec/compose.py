@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from docker.errors import APIError, NotFound
+from docker.errors import NotFound
 
 from merge.errors import ConfigError, ServerError
 from merge.language import text
@@ -36,6 +38,7 @@ MEGABYTE = 1 << 20
 
 _OLDEST = (1, 28)
 """Version of docker-compose that first knew profiles."""
+_CLOSE_SECONDS = 120
 _STOP_SECONDS = 600
 _LOG_LINES = 2000
 
@@ -181,7 +184,7 @@ class Stack:
         network that has been replaced, or is gone, is stopped before: it shares nothing with the others.
 
         :raises ConfigError: if it would be published where Docker does not tell who connects.
-        :raises ServerError: if Compose fails; then the network's own words are among the details.
+        :raises ServerError: if the network cannot be closed, or Compose fails; with its words.
         """
         with images.daemon() as client:
             if not self.settings.listen.is_local and guard.is_desktop(client):
@@ -193,9 +196,10 @@ class Stack:
                     next_step=text(pt="Tire --listen, ou use um Linux.", en="Leave out --listen, or use Linux."),
                 )
             self._write_environment(guard.sql_from(client))
-            self._stop_strays(client)
-        # Where it does not run yet, docker-compose makes the others in Docker's own, open network.
-        self._call("--detach", NET)
+            is_up = self._stop_strays(client)
+        if not is_up:  # while it does not run, docker-compose makes the others in Docker's own, open network
+            self._call("--detach", NET)
+            self._wait_closed()
         if wanted := [service for service in services if service != NET]:
             self._call("--no-start", *wanted)
             self._check_network(wanted)
@@ -288,6 +292,14 @@ class Stack:
         if said.code != 0:
             raise self._failed(said.stderr, services)
 
+    def _wait_closed(self) -> None:
+        """Wait until the network says that it is closed."""
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while (state := self.state(NET)) is None or state.health != "healthy":
+            if state is None or not state.is_running or time.monotonic() > deadline:
+                raise guard.not_closed(self.logs(NET))
+            time.sleep(0.1)
+
     def _check_network(self, services: Sequence[str]) -> None:
         """Look whether containers will share the closed network; remove them if one will not."""
         with images.daemon() as client:
@@ -301,7 +313,11 @@ class Stack:
     def _compose(self) -> tuple[str, ...]:
         profiles = (part for service in SERVICES for part in ("--profile", service))
         files = ("--env-file", str(self.environment_file.resolve()), "-p", self.project, "-f", str(FILE))
-        return (*program(), *files, *profiles)
+        return (*self._program, *files, *profiles)
+
+    @cached_property
+    def _program(self) -> tuple[str, ...]:
+        return program()
 
     def _write_environment(self, sql_from: str) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -317,33 +333,29 @@ class Stack:
             )
         write_private(self.environment_file, "".join(f"{name}='{value}'\n" for name, value in variables.items()))
 
-    def _stop_strays(self, client: docker.DockerClient) -> None:
-        """Stop what was started before the network that is there now: it is in one that is gone."""
+    def _stop_strays(self, client: docker.DockerClient) -> bool:
+        """Stop what was started before the network that is there now, and is in one that is gone. True if one is."""
         found = self.containers(client)
         if not found:
-            return
+            return False
         *others, last = found
         if last.name != self.name(NET):  # it has none at all, and cannot be started again
             for container in (*others, last):
                 container.remove(v=True, force=True)
-            return
+            return False
         state = last.attrs["State"]
         for container in others:
             own = container.attrs["State"]
             if own["Running"] and not (state["Running"] and own["StartedAt"] > state["StartedAt"]):
                 container.stop(timeout=_STOP_SECONDS)
+        return bool(state["Running"])
 
     def _failed(self, said: str, services: Sequence[str]) -> ServerError:
-        details = said.splitlines()[-5:]
-        with images.daemon() as client, suppress(NotFound, APIError):
-            net = client.containers.get(self.name(NET))
-            if net.status != "running":
-                details += net.logs(tail=5).decode(errors="replace").splitlines()
         return ServerError(
             text(
                 pt=f"O Compose não iniciou {', '.join(services)}.", en=f"Compose did not start {', '.join(services)}."
             ),
-            details=details,
+            details=said.splitlines()[-5:],
             evidence=self.environment_file,
             next_step=text(
                 pt="Se a porta está em uso, indique outra com --port. Sem rede fechada, nada é iniciado.",

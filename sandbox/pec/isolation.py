@@ -148,7 +148,8 @@ def _is_known(stack: Stack, service: str, mount: dict[str, Any]) -> bool:
     if mount["Type"] == "tmpfs":
         return True
     if mount["Type"] == "volume":
-        return str(mount["Name"]).startswith(f"{stack.project}-")
+        name = str(mount["Name"])
+        return name.startswith(f"{stack.project}-") or re.fullmatch("[0-9a-f]{64}", name) is not None  # an image's own
     if service == "tools":  # reads backups; writes in the stack's own folder only
         return not mount["RW"] or stack.folder.resolve() in Path(mount["Source"]).parents
     return not mount["RW"] and mount["Destination"] == guard.INSIDE
