@@ -73,8 +73,12 @@ class Settings:
     source: tuple[str, str] = ("source", "source")
     migrate: bool = False
 
-    def variables(self, *, sql_from: str = "gateway") -> dict[str, str]:
-        """The variables of the Compose file. What is empty is the file's own to say, but for the port: any."""
+    def variables(self, host_side: str = "gateway") -> dict[str, str]:
+        """The variables of the Compose file. What is empty is the file's own to say, but for the port: any.
+
+        :param host_side: as `guard.host_side` says.
+        """
+        elsewhere = "" if host_side == "gateway" else host_side
         return {
             "HOMOLOG_RUN": self.run_id,
             "HOMOLOG_FOLDER": str(self.folder.resolve()),
@@ -92,10 +96,10 @@ class Settings:
             "HOMOLOG_SOURCE_DATABASE": self.source[0],
             "HOMOLOG_SOURCE_USER": self.source[1],
             "HOMOLOG_PROXY_IMAGE": self.proxy,
-            "HOMOLOG_SQL_FROM": sql_from,
+            "HOMOLOG_SQL_FROM": elsewhere,
             "HOMOLOG_LISTEN": self.listen.address,
             "HOMOLOG_PORT": "" if self.listen.port is None else str(self.listen.port),
-            "HOMOLOG_ALLOW": " ".join(self.listen.sources),
+            "HOMOLOG_ALLOW": " ".join(self.listen.sources) or elsewhere,
         }
 
 
@@ -195,7 +199,7 @@ class Stack:
                     ),
                     next_step=text(pt="Tire --listen, ou use um Linux.", en="Leave out --listen, or use Linux."),
                 )
-            self._write_environment(guard.sql_from(client))
+            self._write_environment(guard.host_side(client))
             is_up = self._stop_strays(client)
         if not is_up:  # while it does not run, docker-compose makes the others in Docker's own, open network
             self._call("--detach", NET)
@@ -210,15 +214,16 @@ class Stack:
         """Stop services, or all, the network last. Does nothing about what does not run."""
         with images.daemon() as client:
             for container in self.containers(client):
-                if not services or container.labels.get("com.docker.compose.service") in services:
+                if self._is_one(container, services):
                     container.stop(timeout=_STOP_SECONDS)
 
     def remove(self, *services: str) -> None:
-        """Remove the containers of services, with all that is in them but volumes."""
+        """Remove the containers of services, or all, with what is in them but volumes that have a name."""
         with images.daemon() as client:
-            for service in services:
-                with suppress(NotFound):
-                    client.containers.get(self.name(service)).remove(v=True, force=True)
+            for container in self.containers(client):
+                if self._is_one(container, services):
+                    with suppress(NotFound):
+                        container.remove(v=True, force=True)
 
     def down(self) -> None:
         """Remove containers, networks and volumes, and the file of variables. Does nothing about what is gone."""
@@ -286,6 +291,9 @@ class Stack:
 
     # How
 
+    def _is_one(self, container: Container, services: Sequence[str]) -> bool:
+        return not services or container.name in [self.name(service) for service in services]
+
     def _call(self, action: str, *services: str) -> None:
         call = (*self._compose(), "up", action, "--no-recreate", "--no-build", *services)
         said = LocalCommand(call, _environment()).run(check=False)
@@ -319,9 +327,9 @@ class Stack:
     def _program(self) -> tuple[str, ...]:
         return program()
 
-    def _write_environment(self, sql_from: str) -> None:
+    def _write_environment(self, host_side: str) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        variables = self.settings.variables(sql_from=sql_from)
+        variables = self.settings.variables(host_side)
         if bad := [name for name, value in variables.items() if re.search(r"['\\\n\r]", value)]:
             raise ConfigError(
                 text(

@@ -62,11 +62,12 @@ def test_a_service_is_locked_up(file: dict[str, Any], name: str) -> None:
     assert all(volume.startswith(("./guard:/homolog:ro", "data:", "keys:")) for volume in service["volumes"])
     if name == NET:
         assert service["networks"] == ["room"]
+        assert service["dns"] == ["127.0.0.1"]
         assert service["entrypoint"] == ["bash", "/homolog/isolate", "hold"]
         return
     assert service["network_mode"] == "service:net"
     assert service["depends_on"] == {NET: {"condition": "service_healthy"}}
-    assert service["entrypoint"] == ["/homolog/closed"]
+    assert service["entrypoint"] == ["bash", "/homolog/closed"]
     assert not {"ports", "networks", "dns", "extra_hosts", "sysctls"} & set(service)
     assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "proxy" else [])
 
