@@ -22,7 +22,7 @@ from sandbox.pec.listen import Listen
 from sandbox.throwaway import write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import docker
     from docker.models.containers import Container
@@ -39,7 +39,10 @@ MEGABYTE = 1 << 20
 _OLDEST = (1, 28)
 """Version of docker-compose that first knew profiles."""
 _CLOSE_SECONDS = 120
-_STOP_SECONDS = 600
+_STOP_SECONDS = (120, 600)
+"""To end by itself; the second is the database's."""
+_LISTEN = "homolog.listen"
+"""Label of the network's container: where it listens, and for whom."""
 _LOG_LINES = 2000
 
 
@@ -184,10 +187,12 @@ class Stack:
     def up(self, *services: str, start: bool = True) -> None:
         """Make the containers of services, with the network closed, or start those that are made.
 
-        Containers that are there are not made anew, whatever the settings; `remove` them for that. What runs in a
-        network that has been replaced, or is gone, is stopped before: it shares nothing with the others.
+        Containers that are there are not made anew, whatever the settings; `remove` them for that. But if the network
+        does not run and is to listen elsewhere now, all are removed: it is made anew, and none can change to another.
+        What runs in a network that was started again meanwhile is stopped before: it shares nothing with the others.
 
-        :raises ConfigError: if it would be published where Docker does not tell who connects.
+        :raises ConfigError: if it would be published where Docker does not tell who connects, or runs and listens
+            elsewhere.
         :raises ServerError: if the network cannot be closed, or Compose fails; with its words.
         """
         with images.daemon() as client:
@@ -199,8 +204,9 @@ class Stack:
                     ),
                     next_step=text(pt="Tire --listen, ou use um Linux.", en="Leave out --listen, or use Linux."),
                 )
-            self._write_environment(guard.host_side(client))
-            is_up = self._stop_strays(client)
+            host_side = guard.host_side(client)
+            self._write_environment(host_side)
+            is_up = self._stop_strays(client, self.settings.variables(host_side))
         if not is_up:  # while it does not run, docker-compose makes the others in Docker's own, open network
             self._call("--detach", NET)
             self._wait_closed()
@@ -215,7 +221,7 @@ class Stack:
         with images.daemon() as client:
             for container in self.containers(client):
                 if self._is_one(container, services):
-                    container.stop(timeout=_STOP_SECONDS)
+                    container.stop(timeout=_STOP_SECONDS[container.name == self.name("db")])
 
     def remove(self, *services: str) -> None:
         """Remove the containers of services, or all, with what is in them but volumes that have a name."""
@@ -341,13 +347,25 @@ class Stack:
             )
         write_private(self.environment_file, "".join(f"{name}='{value}'\n" for name, value in variables.items()))
 
-    def _stop_strays(self, client: docker.DockerClient) -> bool:
+    def _stop_strays(self, client: docker.DockerClient, variables: Mapping[str, str]) -> bool:
         """Stop what was started before the network that is there now, and is in one that is gone. True if one is."""
+        listen = " ".join(variables[f"HOMOLOG_{name}"] for name in ("LISTEN", "PORT", "ALLOW"))
         found = self.containers(client)
         if not found:
             return False
         *others, last = found
-        if last.name != self.name(NET):  # it has none at all, and cannot be started again
+        is_elsewhere = last.name == self.name(NET) and last.labels.get(_LISTEN) != listen
+        if is_elsewhere and last.status == "running":
+            raise ConfigError(
+                text(
+                    pt="A sandbox do PEC já está no ar em outro endereço, ou para outros.",
+                    en="PEC's sandbox is up already, at another address or for others.",
+                ),
+                details=[str(last.labels.get(_LISTEN))],
+                next_step=f"invoke pec.down --run {self.settings.run_id}",
+            )
+        if is_elsewhere or last.name != self.name(NET):
+            # The others are bound to a network that is no more, or will be none.
             for container in (*others, last):
                 container.remove(v=True, force=True)
             return False
@@ -355,7 +373,7 @@ class Stack:
         for container in others:
             own = container.attrs["State"]
             if own["Running"] and not (state["Running"] and own["StartedAt"] > state["StartedAt"]):
-                container.stop(timeout=_STOP_SECONDS)
+                container.stop(timeout=_STOP_SECONDS[container.name == self.name("db")])
         return bool(state["Running"])
 
     def _failed(self, said: str, services: Sequence[str]) -> ServerError:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -252,9 +253,23 @@ def test_docker_desktop_does_not_tell_who_comes(make_stack: MakeStack, monkeypat
 def test_a_port_that_is_taken_is_told(make_stack: MakeStack) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
+        stack = make_stack(Listen.parse(port=port)).stack
         with pytest.raises(ServerError) as error:
-            make_stack(Listen.parse(port=port)).stack.up(NET)
+            stack.up(NET)
     assert any(str(port) in line for line in error.value.details)
+    elsewhere = Stack(replace(stack.settings, listen=Listen(port=None)))
+    elsewhere.up("proxy")
+    assert _ask(elsewhere.port(443)) != ""
+    net = _address(elsewhere)
+    elsewhere.up("canary")  # nothing changes: it is the same network
+    assert _address(elsewhere) == net
+    with pytest.raises(ConfigError):
+        stack.up("canary")
+    elsewhere.stop()
+    stack.up("canary")
+    assert stack.port(443) == port
+    assert stack.state("proxy") is None
+    elsewhere.down()
 
 
 # It fails closed
