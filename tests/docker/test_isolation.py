@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -163,7 +164,9 @@ def test_nothing_leaves_by_ipv6(client: docker.DockerClient, outside: Outside) -
 
 
 def test_the_canary_sings(stack_server: StackServer) -> None:
-    said = stack_server.stack.logs("canary").splitlines()
+    deadline = time.monotonic() + 30
+    while not (said := stack_server.stack.logs("canary").splitlines()) and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert said
     assert all(line.endswith(" 0 got out") for line in said)
     state = stack_server.stack.state("canary")

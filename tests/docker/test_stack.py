@@ -30,7 +30,7 @@ from sandbox.pec.listen import Listen
 from sandbox.pec.stack_server import StackServer
 from sandbox.restore import restore_central
 from tests.fix_backup import DATABASE, OWNER, dump, fill, fingerprint
-from tests.fix_stack import STARTED
+from tests.fix_stack import STARTED, up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,7 +223,7 @@ def test_on_a_network_only_who_is_named_comes_in(
         port = free.getsockname()[1]
     server = make_stack(Listen.parse(f"{base}.1", port, [f"{base}.2"]))
     stack = server.stack
-    stack.up("proxy")
+    up(stack, "proxy")
 
     def reaches(source: int, to: str, at: int) -> bool:
         script = (
@@ -258,7 +258,7 @@ def test_a_port_that_is_taken_is_told(make_stack: MakeStack) -> None:
             stack.up(NET)
     assert any(str(port) in line for line in error.value.details)
     elsewhere = Stack(replace(stack.settings, listen=Listen(port=None)))
-    elsewhere.up("proxy")
+    up(elsewhere, "proxy")
     assert _ask(elsewhere.port(443)) != ""
     net = _address(elsewhere)
     elsewhere.up("canary")  # nothing changes: it is the same network
@@ -368,7 +368,7 @@ def test_secrets_are_delivered_and_seen_by_nobody(make_stack: MakeStack, client:
     assert {stack.state(name).status for name in ("pec-central", "proxy")} == {"created"}  # type: ignore[union-attr]
     stack.deliver("pec-central", "/run/pec/password", secret.encode())
     stack.deliver("proxy", "/run/proxy/key.pem", secret.encode())
-    stack.up("pec-central", "proxy")
+    up(stack, "pec-central", "proxy")
     for service, path in (("pec-central", "/run/pec/password"), ("proxy", "/run/proxy/key.pem")):
         assert stack.exec(service, ["cat", path]) == (0, secret)
         assert stack.exec(service, ["stat", "-c", "%a %u", path]) == (0, "400 0\n")
