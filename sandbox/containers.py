@@ -238,7 +238,7 @@ class DockerServer(ThrowawayServer):
         container = client.containers.create(
             state["image"],
             entrypoint=["bash", "-c", _INITDB, "initdb"],
-            command=[f"{self._bin}/initdb", *tuning.initdb_options(self._major, ADMIN)],
+            command=[f"{self._bin}/initdb", *tuning.initdb_options(self._major, ADMIN), *self._locale()],
             environment={"PGDATA": _DATA, "HOMOLOG_AUTH": self._authentication()},
             name=self._name("initdb"),
             user=state["user"],
@@ -265,9 +265,10 @@ class DockerServer(ThrowawayServer):
         holder = client.containers.run(
             images.guard(),
             entrypoint=["bash", f"{guard.INSIDE}/isolate", "hold"],
-            command=[f"5432={guard.sql_from(client)}"],
+            command=[f"5432={guard.host_side(client)}"],
             name=self._name("holder"),
             network=network,
+            dns=guard.DNS,
             ports=ports,
             cap_add=list(guard.RIGHTS),
             read_only=True,
@@ -294,7 +295,7 @@ class DockerServer(ThrowawayServer):
         entrypoint, *command = self._postgres(memory)
         client.containers.run(
             self._state()["image"],
-            entrypoint=[f"{guard.INSIDE}/closed", entrypoint],
+            entrypoint=["bash", f"{guard.INSIDE}/closed", entrypoint],
             command=command,
             name=self._name("postgres"),
             user=self._state()["user"],
@@ -322,6 +323,9 @@ class DockerServer(ThrowawayServer):
             "listen_addresses": "0.0.0.0",  # noqa: S104 - in the closed namespace
             "unix_socket_directories": "",
         }
+
+    def _locale(self) -> list[str]:
+        return []
 
     def _authentication(self) -> str:
         return "scram-sha-256" if self._major >= 10 else "md5"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 INSIDE = "/homolog"
 """Where the programs of ``compose/guard`` are in containers."""
+DNS = ["127.0.0.1"]
+"""Whom Docker's own name server is to ask, if ever it is asked: nobody."""
 RIGHTS = ("NET_ADMIN", "NET_RAW", "SETUID", "SETGID")
 """Capabilities of who closes a namespace; the last two to give up all of them."""
 
@@ -36,8 +38,10 @@ def not_closed(said: str) -> ServerError:
     )
 
 
-def sql_from(client: docker.DockerClient) -> str:
-    """From where the port of PostgreSQL is reached inside: ``gateway``, the host's side, on a machine with bridges.
+def host_side(client: docker.DockerClient) -> str:
+    """Where connections come from, for ``isolate``, to ports that are published on this machine's loopback.
+
+    That is ``gateway``, the host's side of the bridge, where the bridge is one of this machine's.
 
     Docker Desktop has a machine of its own, which no neighbour of this one reaches, and comes from elsewhere in it.
     """

@@ -70,7 +70,7 @@ def find(client: docker.DockerClient, run_id: str | None, part: str | None) -> l
         Leftover(kind, name, labels[LABEL], labels.get(FOLDER, ""))
         for kind, things in found.items()
         for name, labels in things
-        if part in (None, labels.get(PART))
+        if part in (None, labels.get(PART, "server"))
     ]
 
 

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tarfile
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from merge.errors import ServerError
 from sandbox import images
 from sandbox.labelled import LABEL, leftovers, remove
 from sandbox.pec import compose
-from sandbox.pec.compose import Settings
+from sandbox.pec.compose import Settings, Stack
 from sandbox.pec.listen import Listen
 from sandbox.pec.stack_server import StackServer
 
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
 STARTED = "the image's program runs"
 
 _SERVE = r"""
-print "$ENV{STARTED}\n"; $| = 1;
+$| = 1;
 my $port = $ENV{PEC_PORT} // 443;
 my $server = IO::Socket::INET->new(LocalPort => $port, Listen => 9, ReuseAddr => 1) or die $!;
+print "$ENV{STARTED}\n";
 while (my $client = $server->accept) { print $client "HTTP/1.0 200 OK\r\n\r\n$port\n"; close $client }
 """
 
@@ -83,6 +85,7 @@ def stand_in(client: docker.DockerClient, program: str) -> str:
         f"FROM {images.GUARD}\n"
         f"ENV STARTED=\"{STARTED}\"\n"
         "COPY serve /serve\n"
+        "VOLUME /kept\n"
         f"RUN mkdir -p /run/pec /run/proxy && printf '#!/bin/sh\\nexec perl -MIO::Socket::INET /serve\\n'"
         f" > /usr/local/bin/{program} && chmod 755 /usr/local/bin/{program}\n"
     )  # fmt: skip
@@ -144,8 +147,18 @@ def stack_server(make_stack: MakeStack) -> StackServer:
     """A stack with all services running."""
     server = make_stack()
     server.start()
-    server.stack.up("pec-central", "pec-source", "proxy", "canary")
+    up(server.stack, "pec-central", "pec-source", "proxy")
+    server.stack.up("canary")
     return server
+
+
+def up(stack: Stack, *services: str) -> None:
+    """Start stand-ins and wait until they serve."""
+    stack.up(*services)
+    deadline = time.monotonic() + 60
+    while not all(STARTED in stack.logs(service) for service in services):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 class Outside:

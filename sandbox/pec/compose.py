@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from docker.errors import APIError, NotFound
+from docker.errors import NotFound
 
 from merge.errors import ConfigError, ServerError
 from merge.language import text
@@ -20,7 +22,7 @@ from sandbox.pec.listen import Listen
 from sandbox.throwaway import write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import docker
     from docker.models.containers import Container
@@ -36,7 +38,11 @@ MEGABYTE = 1 << 20
 
 _OLDEST = (1, 28)
 """Version of docker-compose that first knew profiles."""
-_STOP_SECONDS = 600
+_CLOSE_SECONDS = 120
+_STOP_SECONDS = (120, 600)
+"""To end by itself; the second is the database's."""
+_LISTEN = "homolog.listen"
+"""Label of the network's container: where it listens, and for whom."""
 _LOG_LINES = 2000
 
 
@@ -70,8 +76,12 @@ class Settings:
     source: tuple[str, str] = ("source", "source")
     migrate: bool = False
 
-    def variables(self, *, sql_from: str = "gateway") -> dict[str, str]:
-        """The variables of the Compose file. What is empty is the file's own to say, but for the port: any."""
+    def variables(self, host_side: str = "gateway") -> dict[str, str]:
+        """The variables of the Compose file. What is empty is the file's own to say, but for the port: any.
+
+        :param host_side: as `guard.host_side` says.
+        """
+        elsewhere = "" if host_side == "gateway" else host_side
         return {
             "HOMOLOG_RUN": self.run_id,
             "HOMOLOG_FOLDER": str(self.folder.resolve()),
@@ -89,10 +99,10 @@ class Settings:
             "HOMOLOG_SOURCE_DATABASE": self.source[0],
             "HOMOLOG_SOURCE_USER": self.source[1],
             "HOMOLOG_PROXY_IMAGE": self.proxy,
-            "HOMOLOG_SQL_FROM": sql_from,
+            "HOMOLOG_SQL_FROM": elsewhere,
             "HOMOLOG_LISTEN": self.listen.address,
             "HOMOLOG_PORT": "" if self.listen.port is None else str(self.listen.port),
-            "HOMOLOG_ALLOW": " ".join(self.listen.sources),
+            "HOMOLOG_ALLOW": " ".join(self.listen.sources) or elsewhere,
         }
 
 
@@ -177,11 +187,13 @@ class Stack:
     def up(self, *services: str, start: bool = True) -> None:
         """Make the containers of services, with the network closed, or start those that are made.
 
-        Containers that are there are not made anew, whatever the settings; `remove` them for that. What runs in a
-        network that has been replaced, or is gone, is stopped before: it shares nothing with the others.
+        Containers that are there are not made anew, whatever the settings; `remove` them for that. But if the network
+        does not run and is to listen elsewhere now, all are removed: it is made anew, and none can change to another.
+        What runs in a network that was started again meanwhile is stopped before: it shares nothing with the others.
 
-        :raises ConfigError: if it would be published where Docker does not tell who connects.
-        :raises ServerError: if Compose fails; then the network's own words are among the details.
+        :raises ConfigError: if it would be published where Docker does not tell who connects, or runs and listens
+            elsewhere.
+        :raises ServerError: if the network cannot be closed, or Compose fails; with its words.
         """
         with images.daemon() as client:
             if not self.settings.listen.is_local and guard.is_desktop(client):
@@ -192,10 +204,12 @@ class Stack:
                     ),
                     next_step=text(pt="Tire --listen, ou use um Linux.", en="Leave out --listen, or use Linux."),
                 )
-            self._write_environment(guard.sql_from(client))
-            self._stop_strays(client)
-        # Where it does not run yet, docker-compose makes the others in Docker's own, open network.
-        self._call("--detach", NET)
+            host_side = guard.host_side(client)
+            self._write_environment(host_side)
+            is_up = self._stop_strays(client, self.settings.variables(host_side))
+        if not is_up:  # while it does not run, docker-compose makes the others in Docker's own, open network
+            self._call("--detach", NET)
+            self._wait_closed()
         if wanted := [service for service in services if service != NET]:
             self._call("--no-start", *wanted)
             self._check_network(wanted)
@@ -206,15 +220,16 @@ class Stack:
         """Stop services, or all, the network last. Does nothing about what does not run."""
         with images.daemon() as client:
             for container in self.containers(client):
-                if not services or container.labels.get("com.docker.compose.service") in services:
-                    container.stop(timeout=_STOP_SECONDS)
+                if self._is_one(container, services):
+                    container.stop(timeout=_STOP_SECONDS[container.name == self.name("db")])
 
     def remove(self, *services: str) -> None:
-        """Remove the containers of services, with all that is in them but volumes."""
+        """Remove the containers of services, or all, with what is in them but volumes that have a name."""
         with images.daemon() as client:
-            for service in services:
-                with suppress(NotFound):
-                    client.containers.get(self.name(service)).remove(v=True, force=True)
+            for container in self.containers(client):
+                if self._is_one(container, services):
+                    with suppress(NotFound):
+                        container.remove(v=True, force=True)
 
     def down(self) -> None:
         """Remove containers, networks and volumes, and the file of variables. Does nothing about what is gone."""
@@ -282,11 +297,22 @@ class Stack:
 
     # How
 
+    def _is_one(self, container: Container, services: Sequence[str]) -> bool:
+        return not services or container.name in [self.name(service) for service in services]
+
     def _call(self, action: str, *services: str) -> None:
         call = (*self._compose(), "up", action, "--no-recreate", "--no-build", *services)
         said = LocalCommand(call, _environment()).run(check=False)
         if said.code != 0:
             raise self._failed(said.stderr, services)
+
+    def _wait_closed(self) -> None:
+        """Wait until the network says that it is closed."""
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while (state := self.state(NET)) is None or state.health != "healthy":
+            if state is None or not state.is_running or time.monotonic() > deadline:
+                raise guard.not_closed(self.logs(NET))
+            time.sleep(0.1)
 
     def _check_network(self, services: Sequence[str]) -> None:
         """Look whether containers will share the closed network; remove them if one will not."""
@@ -301,11 +327,15 @@ class Stack:
     def _compose(self) -> tuple[str, ...]:
         profiles = (part for service in SERVICES for part in ("--profile", service))
         files = ("--env-file", str(self.environment_file.resolve()), "-p", self.project, "-f", str(FILE))
-        return (*program(), *files, *profiles)
+        return (*self._program, *files, *profiles)
 
-    def _write_environment(self, sql_from: str) -> None:
+    @cached_property
+    def _program(self) -> tuple[str, ...]:
+        return program()
+
+    def _write_environment(self, host_side: str) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        variables = self.settings.variables(sql_from=sql_from)
+        variables = self.settings.variables(host_side)
         if bad := [name for name, value in variables.items() if re.search(r"['\\\n\r]", value)]:
             raise ConfigError(
                 text(
@@ -317,33 +347,41 @@ class Stack:
             )
         write_private(self.environment_file, "".join(f"{name}='{value}'\n" for name, value in variables.items()))
 
-    def _stop_strays(self, client: docker.DockerClient) -> None:
-        """Stop what was started before the network that is there now: it is in one that is gone."""
+    def _stop_strays(self, client: docker.DockerClient, variables: Mapping[str, str]) -> bool:
+        """Stop what was started before the network that is there now, and is in one that is gone. True if one is."""
+        listen = " ".join(variables[f"HOMOLOG_{name}"] for name in ("LISTEN", "PORT", "ALLOW"))
         found = self.containers(client)
         if not found:
-            return
+            return False
         *others, last = found
-        if last.name != self.name(NET):  # it has none at all, and cannot be started again
+        is_elsewhere = last.name == self.name(NET) and last.labels.get(_LISTEN) != listen
+        if is_elsewhere and last.status == "running":
+            raise ConfigError(
+                text(
+                    pt="A sandbox do PEC já está no ar em outro endereço, ou para outros.",
+                    en="PEC's sandbox is up already, at another address or for others.",
+                ),
+                details=[str(last.labels.get(_LISTEN))],
+                next_step=f"invoke pec.down --run {self.settings.run_id}",
+            )
+        if is_elsewhere or last.name != self.name(NET):
+            # The others are bound to a network that is no more, or will be none.
             for container in (*others, last):
                 container.remove(v=True, force=True)
-            return
+            return False
         state = last.attrs["State"]
         for container in others:
             own = container.attrs["State"]
             if own["Running"] and not (state["Running"] and own["StartedAt"] > state["StartedAt"]):
-                container.stop(timeout=_STOP_SECONDS)
+                container.stop(timeout=_STOP_SECONDS[container.name == self.name("db")])
+        return bool(state["Running"])
 
     def _failed(self, said: str, services: Sequence[str]) -> ServerError:
-        details = said.splitlines()[-5:]
-        with images.daemon() as client, suppress(NotFound, APIError):
-            net = client.containers.get(self.name(NET))
-            if net.status != "running":
-                details += net.logs(tail=5).decode(errors="replace").splitlines()
         return ServerError(
             text(
                 pt=f"O Compose não iniciou {', '.join(services)}.", en=f"Compose did not start {', '.join(services)}."
             ),
-            details=details,
+            details=said.splitlines()[-5:],
             evidence=self.environment_file,
             next_step=text(
                 pt="Se a porta está em uso, indique outra com --port. Sem rede fechada, nada é iniciado.",

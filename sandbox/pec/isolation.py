@@ -124,7 +124,8 @@ def _not_locked(
     net = [one.id for one in all_ if one.name == stack.name(NET)]
     networks = {n["NetworkID"] for n in container.attrs["NetworkSettings"]["Networks"].values()} - {""}
     if service == NET:
-        own_network = networks <= {client.networks.get(stack.project).id} and host["NetworkMode"] == stack.project
+        room = client.networks.get(stack.project).id
+        own_network = host["NetworkMode"] == stack.project and networks <= {room} and host["Dns"] == guard.DNS
     else:
         own_network = not networks and host["NetworkMode"] in [f"container:{id_}" for id_ in net]
     sound = {
@@ -148,7 +149,8 @@ def _is_known(stack: Stack, service: str, mount: dict[str, Any]) -> bool:
     if mount["Type"] == "tmpfs":
         return True
     if mount["Type"] == "volume":
-        return str(mount["Name"]).startswith(f"{stack.project}-")
+        name = str(mount["Name"])
+        return name.startswith(f"{stack.project}-") or re.fullmatch("[0-9a-f]{64}", name) is not None  # an image's own
     if service == "tools":  # reads backups; writes in the stack's own folder only
         return not mount["RW"] or stack.folder.resolve() in Path(mount["Source"]).parents
     return not mount["RW"] and mount["Destination"] == guard.INSIDE
@@ -175,7 +177,7 @@ def _attempts(
     probes: list[tuple[str, Container]] = []
     try:
         for one in running:
-            command = [f"{guard.INSIDE}/probe", *targets]
+            command = ["perl", f"{guard.INSIDE}/probe", *targets]
             probes.append((str(one.name), _beside(client, stack, str(one.id), command, user="65534:65534")))
         for name, probe in probes:
             code, said = _end(probe)

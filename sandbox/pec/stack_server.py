@@ -123,6 +123,9 @@ class StackServer(DockerServer):
     def _authentication(self) -> str:
         return "md5"
 
+    def _locale(self) -> list[str]:
+        return ["--locale=C.UTF-8"]  # PEC looks for names in upper or lower case, accents too; the last one counts
+
     def _check(self) -> None:
         """Look whether new roles can be known to PEC's driver.
 

@@ -11,10 +11,12 @@ import shutil
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from docker.errors import APIError
 
 import sandbox.leftovers
 from merge.errors import ServerError
@@ -286,6 +288,25 @@ def test_a_killed_server_keeps_its_data(make_docker_server: MakeServer) -> None:
         assert conn.execute("SELECT count(*) FROM t").fetchone() == (1000,)
     again.destroy()
     assert leftovers(server.run_id) == []
+
+
+def test_a_restart_by_hand_leaves_nothing_in_the_open(make_docker_server: MakeServer) -> None:
+    server = make_docker_server()
+    server.start()
+    with images.daemon() as client:
+        holder, postgres = (client.containers.get(f"homolog-{server.run_id}-{part}") for part in ("holder", "postgres"))
+        holder.restart()
+        with suppress(APIError):  # at once: while the network is not closed yet, it ends
+            postgres.restart()
+        tools = client.containers.get(f"homolog-{server.run_id}-tools")
+        tools.restart(timeout=1)
+        with _Listener() as listener:
+            assert _inside(server, f"echo out > /dev/udp/{_gateway(server)}/{listener.udp}") != 0
+            assert listener.heard() == set()
+    server.start()
+    with server.connect("postgres") as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    server.destroy()
 
 
 def test_data_are_void_after_a_restart_of_the_machine(make_docker_server: MakeServer) -> None:

@@ -56,17 +56,18 @@ def test_a_service_is_locked_up(file: dict[str, Any], name: str) -> None:
     assert service["restart"] == "no"
     assert service["logging"]["options"]["max-size"]
     assert {"mem_limit", "pids_limit"} <= set(service)
-    assert set(service["labels"]) == {"homolog.run", "homolog.folder", "homolog.part"}
+    assert set(service["labels"]) - {"homolog.listen"} == {"homolog.run", "homolog.folder", "homolog.part"}
     assert not {"privileged", "devices", "pid", "ipc", "userns_mode", "env_file", "secrets", "build"} & set(service)
     assert service.get("read_only") is (True if not name.startswith("pec-") else None)  # it is installed there
     assert all(volume.startswith(("./guard:/homolog:ro", "data:", "keys:")) for volume in service["volumes"])
     if name == NET:
         assert service["networks"] == ["room"]
+        assert service["dns"] == ["127.0.0.1"]
         assert service["entrypoint"] == ["bash", "/homolog/isolate", "hold"]
         return
     assert service["network_mode"] == "service:net"
     assert service["depends_on"] == {NET: {"condition": "service_healthy"}}
-    assert service["entrypoint"] == ["/homolog/closed"]
+    assert service["entrypoint"] == ["bash", "/homolog/closed"]
     assert not {"ports", "networks", "dns", "extra_hosts", "sysctls"} & set(service)
     assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "proxy" else [])
 
