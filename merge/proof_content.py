@@ -114,8 +114,7 @@ class _Prover(BaselineProof):
         numbered = [t for t in tables if self.plan.own_domain(t) is not None and (self.new[t.name] or self.expected.all_rows(t))]
         Pairing(self.expected, self.new_rows, self.lowest).run(connect, jobs, numbered)
         alike = Alike(self.expected, [t for t in tables if any(map(self.expected.domain_of, self.expected.columns(t)))])
-        alike.refine(connect, conn, jobs, self.secret)
-        alike.compare(conn, self.findings)
+        alike.refine(connect, conn, jobs, self.secret, self.findings)
         self.findings.alike.update(alike.rows)
         self.found.update(alike.found)
         import os
