@@ -100,12 +100,12 @@ _PAIR = """
 """
 
 _UNPAIRED = """
-    SELECT count(*), min(r.tbl) FROM {schema}.whole e LEFT JOIN {schema}.whole n
-        ON n.side = 'n' AND n.kind = e.kind AND n.number = e.number
-      LEFT JOIN {schema}.part p ON p.side = e.side AND p.label = e.label
-      LEFT JOIN {schema}.part_end x ON x.side = p.side AND x.domain = p.domain AND x.value = p.value
-      LEFT JOIN {schema}.open_row r ON r.id = x.row
-     WHERE e.side = 'e' AND n.kind IS NULL
+    SELECT count(DISTINCT (w.side, w.label)), min(r.tbl) FROM {schema}.whole w
+      LEFT JOIN {schema}.whole o ON o.side <> w.side AND o.kind = w.kind AND o.number = w.number
+      LEFT JOIN {schema}.part p ON p.side = w.side AND p.label = w.label
+      LEFT JOIN {schema}.part_end e ON e.side = p.side AND e.domain = p.domain AND e.value = p.value
+      LEFT JOIN {schema}.open_row r ON r.id = e.row
+     WHERE o.kind IS NULL
 """
 
 _CLASSES = "SELECT count(*) FROM (SELECT DISTINCT domain, class FROM {schema}.thing) c"
