@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from merge.masking import shown_key
-from merge.plan import ColumnKind
 from merge.proof import SHOWN, Difference, Kind
 from merge.proof_content_rows import EXPECTED, FOUND, SCRATCH, SOURCE, value_of
 from merge.proof_rows import TRUE
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
 
 _TABLES = """
     CREATE UNLOGGED TABLE {schema}.open_row (
-        id bigserial, side "char", tbl int, source int, shown text, base text, names int[], domains int[], vals bigint[]);
+        id bigserial, side "char", tbl int, source int, shown text, base text,
+        names int[], domains int[], vals bigint[]);
     CREATE UNLOGGED TABLE {schema}.open_end (row bigint, side "char", name int, domain int, value bigint);
     CREATE UNLOGGED TABLE {schema}.row_class (row bigint, class text);
     CREATE UNLOGGED TABLE {schema}.thing (side "char", domain int, value bigint, class text);
@@ -263,9 +263,7 @@ class Alike:
 
     def _learn(self, conn: Connection) -> None:
         schema = sql.Identifier(SCRATCH)
-        numbers = {
-            number for (number,) in conn.execute(sql.SQL("SELECT DISTINCT domain FROM {}.class").format(schema))
-        }
+        numbers = {number for (number,) in conn.execute(sql.SQL("SELECT DISTINCT domain FROM {}.class").format(schema))}
         for name in self._expected.domains.names():
             known = self._expected.domains[name]
             if known.number not in numbers:
@@ -335,9 +333,11 @@ class Alike:
         other = FOUND if side == EXPECTED else EXPECTED
         rows = conn.execute(
             sql.SQL(
-                "SELECT shown, source FROM (SELECT shown, source, row_number() OVER (PARTITION BY class ORDER BY id) AS i,"
-                " (SELECT count(*) FROM {schema}.alike o WHERE o.side = {other} AND o.tbl = a.tbl AND o.class = a.class)"
-                " AS others FROM {schema}.alike a WHERE side = {side} AND tbl = {number}) q WHERE i > others LIMIT {limit}"
+                "SELECT shown, source FROM"
+                " (SELECT shown, source, row_number() OVER (PARTITION BY class ORDER BY id) AS i,"
+                "  (SELECT count(*) FROM {schema}.alike o WHERE o.side = {other} AND o.tbl = a.tbl"
+                "    AND o.class = a.class) AS others FROM {schema}.alike a WHERE side = {side} AND tbl = {number}) q"
+                " WHERE i > others LIMIT {limit}"
             ).format(
                 schema=sql.Identifier(SCRATCH),
                 other=sql.Literal(other),
@@ -348,4 +348,3 @@ class Alike:
         ).fetchall()
         table = self._tables[number].name
         return [Difference(kind.value, table, key, None, source) for key, source in rows]
-

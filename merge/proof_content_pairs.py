@@ -100,7 +100,7 @@ class Pairing:
     # Pairs
 
     def _is_among_old(self, table: TablePlan) -> bool:
-        """True if a new key is not beyond all that the baseline names: then all of both are listed, to be told apart."""
+        """True if a new key is not beyond all that the baseline names: then both are listed, to be told apart."""
         own, lowest = self._expected.plan.own_domain(table), self._lowest.get(table.name)
         return own is not None and (lowest is None or lowest <= self._expected.domains[own.name].high)
 
@@ -151,9 +151,7 @@ class Pairing:
         for column, domain in others:
             self._emit(conn, table, column, domain)
 
-    def _group(
-        self, conn: Connection, table: TablePlan, names: Sequence[str], *, only_open: bool
-    ) -> tuple[bool, bool]:
+    def _group(self, conn: Connection, table: TablePlan, names: Sequence[str], *, only_open: bool) -> tuple[bool, bool]:
         """Pair rows by some columns; whether any are left, and whether not as many on both sides."""
         groups = self._colored(conn, table, names, only_open=only_open)
         own = self._expected.plan.own_domain(table)
@@ -283,7 +281,9 @@ class Pairing:
             if column.name in names:
                 text = sql.SQL("r.{}::text").format(sql.Identifier(column.name))
                 unknown = self._expected.is_open(column, "r")
-                values.append(text if unknown is None else sql.SQL("CASE WHEN NOT {} THEN {} END").format(unknown, text))
+                values.append(
+                    text if unknown is None else sql.SQL("CASE WHEN NOT {} THEN {} END").format(unknown, text)
+                )
         if not values:
             return
         sides = [

@@ -103,8 +103,8 @@ def test_it_holds_whatever_keys_the_rows_got(merged: Merged, seed: float) -> Non
         assert renumber(conn, merged.plan, seed) > 200
         # Large objects too.
         conn.execute(
-            "UPDATE visit SET attachment = lo_from_bytea(0, lo_get(attachment)) WHERE attachment > 400004 AND attachment"
-            " IN (SELECT oid FROM pg_largeobject_metadata);"
+            "UPDATE visit SET attachment = lo_from_bytea(0, lo_get(attachment)) WHERE attachment > 400004"
+            " AND attachment IN (SELECT oid FROM pg_largeobject_metadata);"
             "SELECT lo_unlink(oid) FROM pg_largeobject_metadata WHERE oid NOT IN (SELECT attachment FROM visit WHERE"
             " attachment IS NOT NULL)"
         )
@@ -127,8 +127,8 @@ def test_a_corruption_is_found_and_named(merged: Merged, corruptions: tuple[Corr
 @pytest.mark.parametrize(
     ("change", "kind", "table"),
     [
-        ("UPDATE visit SET person_id = (SELECT id FROM person WHERE name = 'name 8s1') WHERE uuid = 's1visit7'", "changed",
-         "visit"),
+        ("UPDATE visit SET person_id = (SELECT id FROM person WHERE name = 'name 8s1') WHERE uuid = 's1visit7'",
+         "changed", "visit"),
         ("DELETE FROM problem_step WHERE id = (SELECT max(id) FROM problem_step)", "lost", "problem_step"),
         ("INSERT INTO problem_step SELECT max(id) + 1, max(problem_unique), 'state' FROM problem_step", "invented",
          "problem_step"),
@@ -180,8 +180,8 @@ def test_a_proof_needs_a_baseline_and_leaves_nothing(merged: Merged) -> None:
 ACTORS = """
     CREATE TABLE actor (id bigint PRIMARY KEY);
     CREATE TABLE post (actor_id bigint PRIMARY KEY REFERENCES actor, name text);
-    CREATE TABLE deed (id bigint PRIMARY KEY, actor_id bigint NOT NULL REFERENCES actor, after_id bigint REFERENCES deed,
-                       what text);
+    CREATE TABLE deed (id bigint PRIMARY KEY, actor_id bigint NOT NULL REFERENCES actor,
+                       after_id bigint REFERENCES deed, what text);
 """
 
 
