@@ -137,6 +137,11 @@ class _Prover(BaselineProof):
         weighed: list[tuple[int, Callable[[Connection], None]]] = [
             (size, partial(self._compare_baseline, table=table)) for size, table in self.filled(conn)
         ]
+        # Where there are no rows on either side, all that are expected are lost.
+        merged, base = table_sizes(conn, self.plan.schema), table_sizes(conn, "homolog_base")
+        unlike = unlike_tables(conn, self.plan.schema, "homolog_base")
+        empty = {name for name, size in merged.items() if size == base.get(name) == 0}
+        self.new = dict.fromkeys(empty - unlike, 0)
         for source in self.sources:
             sizes = table_sizes(conn, f"src_{source}")
             unlike = unlike_tables(conn, self.plan.schema, f"src_{source}")

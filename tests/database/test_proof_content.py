@@ -210,6 +210,14 @@ def _act(conn: psycopg.Connection[Any], schema: str) -> None:
     )
 
 
+def test_rows_that_all_got_lost_are_missed_where_the_central_had_none(actors: tuple[Bench, Plan]) -> None:
+    bench, plan = actors
+    with bench.connect() as conn:
+        conn.execute("TRUNCATE homolog_base.post, post")
+        conn.execute("UPDATE homolog.base_table SET rows = 0 WHERE table_name = 'post'")
+    assert prove_content(bench.connect, plan, [1]).differences == {"lost": 4}
+
+
 def test_what_is_only_a_key_is_told_by_what_refers_to_it(actors: tuple[Bench, Plan]) -> None:
     bench, plan = actors
     proof = prove_content(bench.connect, plan, [1])
