@@ -285,17 +285,21 @@ def status(c: Context, run: str = "", json: bool = False) -> None:
         "json": "print the result as JSON, and nothing else, on standard output",
         "junit": "write the checks as JUnit XML to this file",
         "keep-running": "leave the sandbox's server running at the end",
+        "method": "exact: by the keys that the merge mapped; content: by what rows hold, without that map; or all",
     }
 )
 @exit_codes
-def prove(c: Context, run: str = "", json: bool = False, junit: str = "", keep_running: bool = False) -> None:
+def prove(
+    c: Context, run: str = "", json: bool = False, junit: str = "", keep_running: bool = False, method: str = "exact"
+) -> None:
     """Repeat the proof on the sandbox as it is now."""
     reporter = console.Reporter(as_json=json)
 
     def again() -> tuple[Run, RunResult]:
         found = Run.open(run)
+        homolog.check_method(method)
         found.lock()
-        return found, homolog.prove(found, reporter, keep_running=keep_running)
+        return found, homolog.prove(found, reporter, keep_running=keep_running, method=method)
 
     _tell(again, reporter, junit)
 

@@ -111,17 +111,14 @@ class _Prover(BaselineProof):
             conn, self.plan, self.catalog, self.sources, self.ranges, self.rows
         )
         tables = [t for t in self.plan if t.name in self.new and (self.new[t.name] or self.expected.places(t))]
-        numbered = [t for t in tables if self.plan.own_domain(t) is not None and (self.new[t.name] or self.expected.all_rows(t))]
+        numbered = [
+            t for t in tables if self.plan.own_domain(t) is not None and (self.new[t.name] or self.expected.all_rows(t))
+        ]
         Pairing(self.expected, self.new_rows, self.lowest).run(connect, jobs, numbered)
         alike = Alike(self.expected, [t for t in tables if any(map(self.expected.domain_of, self.expected.columns(t)))])
-        alike.refine(connect, conn, jobs, self.secret)
-        alike.compare(conn, self.findings)
+        alike.refine(connect, conn, jobs, self.secret, self.findings)
         self.findings.alike.update(alike.rows)
         self.found.update(alike.found)
-        import os
-        if os.environ.get("CDEBUG"):
-            for n in self.expected.domains.names(): print(n, self.expected.domains[n], {s: m.get(n) for s, m in self.expected.moves.items()})
-            print(alike.rows, alike.found, self.new)
         tasks = [partial(self._prove, table=t) for t in tables]
         run_all(connect, tasks, jobs, lambda done, total: on_progress(steps - total + done, steps))
         weighed = self.references(conn, lambda table: bool(self.new.get(table)))
@@ -140,6 +137,11 @@ class _Prover(BaselineProof):
         weighed: list[tuple[int, Callable[[Connection], None]]] = [
             (size, partial(self._compare_baseline, table=table)) for size, table in self.filled(conn)
         ]
+        # Where there are no rows on either side, all that are expected are lost.
+        merged, base = table_sizes(conn, self.plan.schema), table_sizes(conn, "homolog_base")
+        unlike = unlike_tables(conn, self.plan.schema, "homolog_base")
+        empty = {name for name, size in merged.items() if size == base.get(name) == 0}
+        self.new = dict.fromkeys(empty - unlike, 0)
         for source in self.sources:
             sizes = table_sizes(conn, f"src_{source}")
             unlike = unlike_tables(conn, self.plan.schema, f"src_{source}")
@@ -169,9 +171,9 @@ class _Prover(BaselineProof):
         row = conn.execute(
             sql.SQL("SELECT count(*), count(*) FILTER (WHERE {beyond}), {least} FROM {merged} g").format(
                 beyond=beyond,
-                least=sql.SQL("NULL") if own is None else sql.SQL("min(g.{}) FILTER (WHERE {})").format(
-                    sql.Identifier(table.key[0]), beyond
-                ),
+                least=sql.SQL("NULL")
+                if own is None
+                else sql.SQL("min(g.{}) FILTER (WHERE {})").format(sql.Identifier(table.key[0]), beyond),
                 merged=sql.Identifier(self.plan.schema, table.name),
             )
         ).fetchone()

@@ -13,9 +13,9 @@ from psycopg import sql
 
 from merge import proof_scope
 from merge.plan import Role
-from merge.proof_content_rows import SCRATCH, Domains, Expected
+from merge.proof_content_rows import SCRATCH, Domains, Expected, shown
 from merge.proof_crosswalk import base_ranges
-from merge.proof_rows import Move
+from merge.proof_rows import NEVER, Move
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,9 +59,7 @@ def expect(
 
 def _leave_out(conn: Connection, expected: Expected) -> None:
     into = sql.Identifier(SCRATCH, "left_out")
-    conn.execute(
-        sql.SQL("CREATE UNLOGGED TABLE {} (source int, table_name text, src_row tid)").format(into)
-    )
+    conn.execute(sql.SQL("CREATE UNLOGGED TABLE {} (source int, table_name text, src_row tid)").format(into))
     for source in expected.sources:
         tables = [t for t in expected.plan.merged() if expected.filled[source].get(t.name)]
         if not any(t.leave_out for t in tables):
@@ -124,58 +122,58 @@ def _before(expected: Expected, table: TablePlan, source: int) -> sql.Composed:
     return sql.SQL(" UNION ALL ").join([expected.merged_rows(table, "homolog_base"), *earlier])
 
 
+def _theirs(expected: Expected, table: TablePlan, source: int) -> sql.Composed:
+    """The rows of a table that a source has."""
+    if expected.filled[source].get(table.name):
+        return expected.rows(table, source, "all")
+    return expected.merged_rows(table, "homolog_base", NEVER)
+
+
 def _by_key(
     expected: Expected, table: TablePlan, source: int, columns: tuple[str, ...], into: sql.Identifier
 ) -> sql.Composed:
-    sides: list[tuple[sql.Composable, sql.Composable]] = []
-    for rows_of in (
-        lambda t: expected.rows(t, source, "all") if expected.filled[source].get(t.name) else None,
-        lambda t: _before(expected, t, source),
-    ):
+    sides = []
+    for rows_of in (_theirs, _before):
         joins: list[sql.Composable] = []
         values: list[sql.Composable] = []
         for position, column in enumerate(columns):
             other, _, name = column.rpartition(".")
-            if not other:
-                values.append(sql.Identifier("r", name))
-                continue
-            # A column of a table that shares the primary key.
-            child = expected.plan.table(other)
-            alias, rows = sql.Identifier(f"v{position}"), rows_of(child)
-            if rows is None:
-                rows = sql.SQL("{} LIMIT 0").format(expected.merged_rows(child, "homolog_base"))
-            joins.append(
-                sql.SQL(" JOIN ({}) {} ON {}.{} = r.{}").format(
-                    rows, alias, alias, sql.Identifier(child.key[0]), sql.Identifier(table.key[0])
-                )
-            )
+            alias = sql.Identifier(f"v{position}" if other else "r")
             values.append(sql.SQL("{}.{}").format(alias, sql.Identifier(name)))
+            if other:  # a column of a table that shares the primary key
+                child = expected.plan.table(other)
+                joins.append(
+                    sql.SQL(" JOIN ({}) {} ON {}.{} = r.{}").format(
+                        rows_of(expected, child, source),
+                        alias,
+                        alias,
+                        sql.Identifier(child.key[0]),
+                        sql.Identifier(table.key[0]),
+                    )
+                )
         if table.role is Role.CATALOG:  # where NULL is a value like others
             values = [sql.SQL("md5(ROW({})::text)").format(sql.SQL(", ").join(values))]
         names = [sql.SQL("{} AS {}").format(v, sql.Identifier(f"k{i}")) for i, v in enumerate(values)]
-        sides.append((
-            sql.SQL("({}) r{}").format(rows_of(table) or sql.SQL(""), sql.Composed(joins)), sql.SQL(", ").join(names)
-        ))  # fmt: skip
-    count = 1 if table.role is Role.CATALOG else len(columns)
-    keys = sql.SQL(", ").join([sql.Identifier(f"k{i}") for i in range(count)])
-    (ours, our_keys), (theirs, their_keys) = sides
+        rows = sql.SQL("({}) r{}").format(rows_of(expected, table, source), sql.Composed(joins))
+        sides.append((rows, sql.SQL(", ").join(names), len(names)))
+    (ours, our_keys, count), (there, their_keys, _) = sides
     # The source's own key is as it was there: its rows are told by it, and so are those matched.
     return sql.SQL(
         "INSERT INTO {into} (src, dst) SELECT o.src, min(t.dst) FROM"
         " (SELECT min(src) AS src, {keys} FROM (SELECT r.{shown}::bigint AS src, {our_keys} FROM {ours}) a"
         "   WHERE NOT EXISTS (SELECT 1 FROM {into} x WHERE x.src = a.src) GROUP BY {keys} HAVING count(*) = 1) o"
-        " JOIN (SELECT r.{key}::bigint AS dst, {their_keys} FROM {theirs}) t USING ({keys})"
+        " JOIN (SELECT r.{key}::bigint AS dst, {their_keys} FROM {there}) t USING ({keys})"
         " WHERE NOT EXISTS (SELECT 1 FROM {into} x WHERE x.dst = t.dst)"
         " GROUP BY o.src HAVING count(*) = 1"
     ).format(
         into=into,
-        keys=keys,
-        shown=sql.Identifier("~key0"),
+        keys=sql.SQL(", ").join([sql.Identifier(f"k{i}") for i in range(count)]),
+        shown=shown(table, table.key[0]),
         our_keys=our_keys,
         ours=ours,
         key=sql.Identifier(table.key[0]),
         their_keys=their_keys,
-        theirs=theirs,
+        there=there,
     )
 
 
@@ -200,9 +198,8 @@ def _by_content(expected: Expected, table: TablePlan, source: int, within: str) 
             map=sql.Identifier(SCRATCH, move.map),
         )
         for key, rows in (
-            (sql.Identifier("~key0"), expected.rows(table, source, "all")),
+            (shown(table, table.key[0]), expected.rows(table, source, "all")),
             (sql.Identifier(table.key[0]), _before(expected, table, source)),
         )
     )
     return sql.SQL("SELECT a.value, b.value FROM {} a JOIN {} b USING (content, n)").format(ours, theirs)
-

@@ -100,7 +100,7 @@ class Pairing:
     # Pairs
 
     def _is_among_old(self, table: TablePlan) -> bool:
-        """True if a new key is not beyond all that the baseline names: then all of both are listed, to be told apart."""
+        """True if a new key is not beyond all that the baseline names: then both are listed, to be told apart."""
         own, lowest = self._expected.plan.own_domain(table), self._lowest.get(table.name)
         return own is not None and (lowest is None or lowest <= self._expected.domains[own.name].high)
 
@@ -151,11 +151,9 @@ class Pairing:
         for column, domain in others:
             self._emit(conn, table, column, domain)
 
-    def _group(
-        self, conn: Connection, table: TablePlan, names: Sequence[str], *, only_open: bool
-    ) -> tuple[bool, bool]:
+    def _group(self, conn: Connection, table: TablePlan, names: Sequence[str], *, only_open: bool) -> tuple[bool, bool]:
         """Pair rows by some columns; whether any are left, and whether not as many on both sides."""
-        groups = self._colored(conn, table, names, only_open=only_open)
+        groups = self._groups(conn, table, names, only_open=only_open)
         own = self._expected.plan.own_domain(table)
         assert own is not None
         others, unequal = self._learn(conn, own, groups)
@@ -163,27 +161,32 @@ class Pairing:
             known = self._expected.domains[own.name]
             self._expected.domains.make_lists(conn, own.name)
             for side, value in ((EXPECTED, "c"), (FOUND, "w")):
-                # An array of what has the color, for those that are not alone; there are few.
                 conn.execute(
                     sql.SQL(
-                        "INSERT INTO {} SELECT DISTINCT v, {}::bigint FROM ({}) q, unnest({}) v"
-                        " WHERE NOT (nc = 1 AND nw = 1) ON CONFLICT DO NOTHING"
+                        "INSERT INTO {into} SELECT DISTINCT {value}, {floor}::bigint FROM ({rows}) u"
+                        " WHERE {value} IS NOT NULL AND color IN"
+                        " (SELECT color FROM ({groups}) q WHERE NOT (nc = 1 AND nw = 1)) ON CONFLICT DO NOTHING"
                     ).format(
-                        known.table(side),
-                        sql.Literal(known.floor),
-                        self._colored(conn, table, names, only_open=False, all_of=True),
-                        sql.Identifier(f"all_{value}"),
+                        into=known.table(side),
+                        value=sql.Identifier(value),
+                        floor=sql.Literal(known.floor),
+                        rows=self._colored(conn, table, names, only_open=False),
+                        groups=groups,
                     )
                 )
         return others, unequal
 
-    def _colored(
-        self, conn: Connection, table: TablePlan, names: Sequence[str], *, only_open: bool, all_of: bool = False
-    ) -> sql.Composed:
-        """The query of rows by color: source, an expected and a merged value of the key, and how many there are.
+    def _groups(self, conn: Connection, table: TablePlan, names: Sequence[str], *, only_open: bool) -> sql.Composed:
+        """The query of colors: source, an expected and a merged value of the key, and how many there are."""
+        return sql.SQL(
+            "SELECT color, min(n) AS n, min(c) AS c, min(w) AS w, count(c) AS nc, count(w) AS nw FROM ({}) u"
+            " GROUP BY color"
+        ).format(self._colored(conn, table, names, only_open=only_open))
+
+    def _colored(self, conn: Connection, table: TablePlan, names: Sequence[str], *, only_open: bool) -> sql.Composed:
+        """The query of the rows of both sides: color, source, and the expected or the merged value of the key.
 
         :param only_open: only rows that are not paired.
-        :param all_of: with all values of either side.
         """
         own = self._expected.plan.own_domain(table)
         assert own is not None
@@ -191,8 +194,10 @@ class Pairing:
         floor = sql.Literal(self._expected.domains[own.name].floor)
         hashed = color(self._expected, table, names, conn.info.server_version, "r")
         parts = []
-        for rows, values in ((self.expected(table), "{0}, {1} AS c, NULL::bigint AS w"),
-                             (self.found(table), "NULL::int, NULL::bigint, {1}")):  # fmt: skip
+        for rows, values in (
+            (self.expected(table), "{} AS n, {} AS c, NULL::bigint AS w"),
+            (self.found(table), "{} AS n, NULL::bigint AS c, {} AS w"),
+        ):
             if rows is not None:
                 where = sql.SQL("{} <= {}").format(key, floor) if only_open else TRUE
                 parts.append(
@@ -200,13 +205,7 @@ class Pairing:
                         hashed, sql.SQL(values).format(SOURCE, value_of(table.key[0])), rows, where
                     )
                 )
-        lists = sql.SQL(
-            ", array_agg(c) FILTER (WHERE c IS NOT NULL) AS all_c, array_agg(w) FILTER (WHERE w IS NOT NULL) AS all_w"
-        )
-        return sql.SQL(
-            "SELECT color, min(n) AS n, min(c) AS c, min(w) AS w, count(c) AS nc, count(w) AS nw{}"
-            " FROM ({}) u (color, n, c, w) GROUP BY color"
-        ).format(lists if all_of else sql.SQL(""), sql.SQL(" UNION ALL ").join(parts))
+        return sql.SQL(" UNION ALL ").join(parts)
 
     def _learn(self, conn: Connection, domain: Domain, groups: sql.Composed) -> tuple[bool, bool]:
         """Note the pairs that are alone; whether there are others, and whether not as many on both sides."""
@@ -283,7 +282,9 @@ class Pairing:
             if column.name in names:
                 text = sql.SQL("r.{}::text").format(sql.Identifier(column.name))
                 unknown = self._expected.is_open(column, "r")
-                values.append(text if unknown is None else sql.SQL("CASE WHEN NOT {} THEN {} END").format(unknown, text))
+                values.append(
+                    text if unknown is None else sql.SQL("CASE WHEN NOT {} THEN {} END").format(unknown, text)
+                )
         if not values:
             return
         sides = [
@@ -299,7 +300,7 @@ class Pairing:
                 sql.Identifier(table.key[0]),
                 sql.Literal(self._expected.domains[own.name].floor),
                 color(self._expected, table, names, conn.info.server_version, "r"),
-                self._colored(conn, table, names, only_open=True),
+                self._groups(conn, table, names, only_open=True),
                 sql.Literal(_ALIKE),
             )
             for rows in (expected, self.found(table))

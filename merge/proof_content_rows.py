@@ -115,9 +115,7 @@ class Domains:
         """All domains that move."""
         return list(self._known)
 
-    def learn(
-        self, name: str, *, segments: Sequence[Segment] = (), listed: bool = False, mixed: bool = False
-    ) -> None:
+    def learn(self, name: str, *, segments: Sequence[Segment] = (), listed: bool = False, mixed: bool = False) -> None:
         """Add to what is known of a domain."""
         with self._lock:
             known = self._known[name]
@@ -345,7 +343,10 @@ class Expected:
 
     def key_values(self, table: TablePlan, alias: str) -> dict[str, tuple[sql.Composable, str]]:
         """The key of a row as a person knows it: by column, its value and its type."""
-        return {k: (sql.SQL("{}.{}").format(sql.Identifier(alias), shown(table, k)), self.type_of(table, k)) for k in table.key}
+        return {
+            k: (sql.SQL("{}.{}").format(sql.Identifier(alias), shown(table, k)), self.type_of(table, k))
+            for k in table.key
+        }
 
 
 def shown(table: TablePlan, name: str) -> sql.Identifier:
@@ -364,9 +365,7 @@ _HASHABLE = (
 )  # fmt: skip
 
 
-def color(
-    expected: Expected, table: TablePlan, names: Sequence[str], server_version: int, alias: str
-) -> sql.Composed:
+def color(expected: Expected, table: TablePlan, names: Sequence[str], server_version: int, alias: str) -> sql.Composed:
     """A hash of some columns of an identified row, by which rows are proposed as the same: then they are compared.
 
     Values that are equal have the same hash, though they may differ bit by bit.

@@ -121,8 +121,9 @@ def _check_base(conn: Connection, findings: Findings) -> None:
 def keep_contents(conn: Connection) -> None:
     """Keep a digest of every large object of the merged database in the schema of the proof by content."""
     conn.execute(
-        "CREATE UNLOGGED TABLE homolog_content.large_object AS SELECT m.oid AS loid, md5(d.content) || length(d.content)"
-        " AS content FROM pg_largeobject_metadata m, LATERAL (SELECT lo_get(m.oid) AS content OFFSET 0) d"
+        "CREATE UNLOGGED TABLE homolog_content.large_object AS"
+        " SELECT m.oid AS loid, md5(d.content) || length(d.content) AS content"
+        " FROM pg_largeobject_metadata m, LATERAL (SELECT lo_get(m.oid) AS content OFFSET 0) d"
     )
 
 
@@ -133,11 +134,11 @@ def check_content(conn: Connection, *, sources: Sequence[int], findings: Finding
     Whether each row has the right one is for the comparison of the rows to say.
     """
     _check_base(conn, findings)
-    had = [sql.SQL("SELECT NULL::text AS content WHERE false")]
+    had: list[sql.Composable] = [sql.SQL("SELECT NULL::text AS content WHERE false")]
     for source in sources:
         if _exists(conn, f"large_object_{source}"):
-            name = f"homolog.large_object_{source}"
-            had.append(sql.SQL(f"SELECT md5 || size FROM {name} WHERE NOT dangling"))
+            name = sql.Identifier(f"large_object_{source}")
+            had.append(sql.SQL("SELECT md5 || size FROM homolog.{} WHERE NOT dangling").format(name))
     rows = conn.execute(
         sql.SQL(
             "SELECT content, coalesce(e.n, 0), coalesce(g.n, 0), g.loid FROM"

@@ -15,6 +15,7 @@ from sandbox.rehearsal import DATABASE
 from sandbox.result import (
     AttachmentsResult,
     Candidate,
+    ContentProofResult,
     DifferenceResult,
     InputResult,
     Problem,
@@ -45,13 +46,16 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
     server = kept.get("server") or {}
     proofs = {n: _load(run, f"source-{n}-proof", None) for n in range(1, len(names) + 1)}
     central = _load(run, "central-proof", None)
+    content = _load(run, "content-proof", None)
     sources = [_source(run, number, name, proofs[number], central) for number, name in enumerate(names, 1)]
     run.save("ledger", {s.name: [asdict(t) for t in s.tables] for s in sources})
-    run.save("proof", {"sources": dict(zip(names, proofs.values(), strict=True)), "central": central})
+    kept_proofs = {"sources": dict(zip(names, proofs.values(), strict=True)), "central": central, "content": content}
+    run.save("proof", kept_proofs)
     files = _load(run, "attachments-proof", None)
     carried = [(n, run.load(f"attachments-{n}")) for n in range(len(names) + 1) if run.has(f"attachments-{n}")]
-    found = [proof for proof in (*proofs.values(), central, files) if proof is not None]
-    if problem is None and not _is_proved([*proofs.values(), central, *([files] if carried else [])]):
+    found = [proof for proof in (*proofs.values(), central, files, content) if proof is not None]
+    asked = [*([files] if carried else []), *([content] if content is not None else [])]
+    if problem is None and not _is_proved([*proofs.values(), central, *asked]):
         problem = ProofFailed(
             text(
                 pt="Nem todas as provas foram feitas e valem; não se pode dizer que o resultado está certo.",
@@ -72,6 +76,15 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
         timings=run.done(),
         candidate=_candidate(inputs, server, problem, final=kept["asked"].get("final", False)),
         central_proof=None if central is None else _proof(central, central),
+        content_proof=None
+        if content is None
+        else ContentProofResult(
+            content["rows_compared"],
+            sum(content["differences"].values()),
+            content["central_unchanged"],
+            content["alike"],
+            content["matched"],
+        ),
         scope=kept["asked"].get("scope", ALL),
         duplicates={
             name: len(_load(run, f"source-{number}-duplicates", {"groups": ()})["groups"])

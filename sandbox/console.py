@@ -124,6 +124,11 @@ class Reporter:
             self.console.print()
         if result.preflight:
             self._say(text(pt="Verificações: ", en="Checks: ") + states(result.preflight), "dim")
+        if result.content_proof is not None:
+            for sentence in words.content(result.content_proof):
+                self._say(sentence, "dim")
+            for name, rows in result.content_proof.alike.items():
+                self._say(f"  {name}: {words.number(rows)}", "dim")
         self._say(f"{result.status} · {said.headline}", _STYLES[said.tone])
         if result.problem is None:  # which the user has seen already
             for sentence in said.sentences:

@@ -28,7 +28,7 @@ _LOG_LINES = 200
 
 _QUOTED = re.compile(r'"[^"]*"')
 _BUNDLED = re.compile(
-    r"run|inputs|plan|ledger|proof|central-proof|attachments-proof|attachments-\d+|result|checks-[\w-]+"
+    r"run|inputs|plan|ledger|proof|central-proof|content-proof|attachments-proof|attachments-\d+|result|checks-[\w-]+"
     r"|source-\d+-(?:schema|rows|opaque|phases|ledger|proof|suspicions)"
 )
 

@@ -124,8 +124,26 @@ def preflight(options: Options, reporter: Reporter) -> Run:
     return run
 
 
-def prove(run: Run, reporter: Reporter, *, keep_running: bool = False) -> RunResult:
-    """Repeat all proofs on the sandbox as it is now, and write the result anew."""
+METHODS = ("exact", "content", "all")
+
+
+def check_method(method: str) -> None:
+    """Check the name of a method of proof.
+
+    :raises ConfigError: there is no such method.
+    """
+    if method not in METHODS:
+        raise ConfigError(
+            text(pt=f"Não há o método de prova {method}.", en=f"There is no method of proof {method}."),
+            details=[f"--method {known}" for known in METHODS],
+        )
+
+
+def prove(run: Run, reporter: Reporter, *, keep_running: bool = False, method: str = "exact") -> RunResult:
+    """Repeat all proofs of a method on the sandbox as it is now, and write the result anew.
+
+    :param method: one of `METHODS`.
+    """
     found: list[ProofFailed] = []
 
     def attempt(proof: Callable[[], None]) -> None:
@@ -141,11 +159,14 @@ def prove(run: Run, reporter: Reporter, *, keep_running: bool = False) -> RunRes
             plan, _ = rehearsal.plan()
             sources = [s for s in inputs.sources(run) if run.is_done(f"source.{s.number}.merge")]
             numbers = [s.number for s in sources]
-            for source in sources:
-                attempt(lambda source=source: rehearsal.prove_source(plan, source))  # type: ignore[misc]
-            attempt(lambda: rehearsal.prove_central(plan, numbers))
-            attempt(lambda: rehearsal.carriage.prove(plan, numbers))
-            attempt(lambda: rehearsal.check_merged(plan, numbers))
+            if method != "content":
+                for source in sources:
+                    attempt(lambda source=source: rehearsal.prove_source(plan, source))  # type: ignore[misc]
+                attempt(lambda: rehearsal.prove_central(plan, numbers))
+                attempt(lambda: rehearsal.carriage.prove(plan, numbers))
+                attempt(lambda: rehearsal.check_merged(plan, numbers))
+            if method != "exact":
+                attempt(lambda: rehearsal.prove_content(plan, numbers))
 
     problem = _guarded(run, check)
     if problem is not None and not isinstance(problem, MergeError | Unexpected):

@@ -27,6 +27,7 @@ from merge import (
     engine,
     planner,
     proof_central,
+    proof_content,
     proof_source,
     references,
     selection,
@@ -369,6 +370,23 @@ class Rehearsal:
                 connect_owner=lambda: self.server.connect(DATABASE, CENTRAL),
             )
             self.run.save("central-proof", proof.to_dict())
+            check_proof(proof, self.run.folder)
+
+    def prove_content(self, plan: Plan, sources: Sequence[int]) -> None:
+        """Prove the merged database by what its rows hold, without what the merge noted of itself.
+
+        :raises ProofFailed: if it is not what it must be.
+        """
+        with self.step("content.proof", text(pt="Provar pelo conteúdo", en="Prove by content")):
+            proof = proof_content.prove_content(
+                self.connect,
+                plan,
+                sources,
+                self.jobs,
+                self.reporter.progress,
+                connect_owner=lambda: self.server.connect(DATABASE, CENTRAL),
+            )
+            self.run.save("content-proof", proof.to_dict())
             check_proof(proof, self.run.folder)
 
     def _list_duplicates(self, plan: Plan, source: Source) -> None:

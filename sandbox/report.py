@@ -51,6 +51,7 @@ def render(result: RunResult) -> str:
         kinds=words.kinds(),
         fates=words.fates(),
         check_name=words.check_name,
+        content_said=words.content,
         detail=words.detail,
         duplicates_file=words.duplicates_file,
         evidence=words.evidence,

@@ -84,6 +84,22 @@ class ProofResult:
 
 
 @dataclass(frozen=True)
+class ContentProofResult:
+    """The proof by content, of the merged database as a whole: it needs nothing that the merge noted of itself.
+
+    :param alike: by table, rows of the sources that are the same in all but their keys, and in what refers to them:
+        that they were not swapped for each other is not proved.
+    :param matched: by table and rule, rows of the sources that were there before.
+    """
+
+    rows_compared: int
+    differences: int
+    central_unchanged: bool
+    alike: Mapping[str, int] = field(default_factory=dict)
+    matched: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class SourceResult:
     """One source, in merge order. `seconds` by phase: restore, preflight, plan, merge, proof.
 
@@ -218,6 +234,7 @@ class RunResult:
 
     :param timings: seconds of every step that was done, e.g. ``central.restore``, ``source.1.merge``.
     :param central_proof: the proof of the central; None if it was not made.
+    :param content_proof: the proof by content; None if it was not made.
     :param duplicates: by source, groups of citizens who share a document.
     :param differences: the first hundred of each kind of each proof; the proofs count them all.
     :param scope: what comes of a source: ``all``, or the name of a scope of the profile.
@@ -251,6 +268,7 @@ class RunResult:
     final: bool = False
     preflight: tuple[PreflightResult, ...] = ()
     suspicions: tuple[SuspicionResult, ...] = ()
+    content_proof: ContentProofResult | None = None
     problem: Problem | None = None
     exit_code: int = 0
     started: str = ""
@@ -365,6 +383,9 @@ def _evidence(result: RunResult) -> Iterator[Check]:
     if result.attachments:
         found = result.attachments_proof
         yield _proof(result, "attachments", None, found, timings.get("attachments.proof", 0.0))
+    if result.content_proof is not None:
+        seconds = timings.get("content.proof", 0.0)
+        yield _proof(result, "merged", None, result.content_proof, seconds, name="content")
     merged = [a for a in blocked if a.where == "merged"]
     yield _answered("merged", "preflight", merged, timings.get("merged.checks"))
 
@@ -393,18 +414,21 @@ def _ledger(source: SourceResult, merged: bool) -> Check:
     return Check(source.name, "ledger", "failed", 0.0, message, wrong)
 
 
-def _proof(result: RunResult, group: str, number: int | None, proof: ProofResult | None, seconds: float) -> Check:
+def _proof(
+    result: RunResult, group: str, number: int | None, proof: ProofResult | ContentProofResult | None, seconds: float,
+    name: str = "proof",
+) -> Check:  # fmt: skip
     if proof is None or proof.differences is None:
-        return Check(group, "proof", "skipped", seconds)
+        return Check(group, name, "skipped", seconds)
     if not proof.differences:
-        return Check(group, "proof", "passed", seconds)
+        return Check(group, name, "passed", seconds)
     message = text(
         pt=f"{counted(proof.differences, 'diferença', 'diferenças')}.",
         en=f"{counted(proof.differences, 'difference', 'differences')}.",
     )
     found = (d for d in result.differences if d.source == number)
     lines = tuple(f"{d.kind} {d.table}{'.' + d.column if d.column else ''} [{d.key}]" for d in found)
-    return Check(group, "proof", "failed", seconds, message, lines)
+    return Check(group, name, "failed", seconds, message, lines)
 
 
 def junit(result: RunResult) -> bytes:

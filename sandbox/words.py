@@ -6,12 +6,12 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from merge.language import counted, text
 from merge.language import number as number
-from merge.language import text
 from merge.plan import BELONGS, CENTRAL_OWNS, KEEP_CENTRAL
 
 if TYPE_CHECKING:
-    from sandbox.result import RunResult
+    from sandbox.result import ContentProofResult, RunResult
 
 
 def duplicates_file(number_: int) -> str:
@@ -81,6 +81,30 @@ def kinds() -> dict[str, str]:
     }
 
 
+def content(proof: ContentProofResult) -> tuple[str, ...]:
+    """What the proof by content compared, and what it cannot tell, in sentences."""
+    rows, found = proof.rows_compared, proof.differences
+    said = text(
+        pt=f"Prova pelo conteúdo, sem o mapa de chaves: {counted(rows, 'linha comparada', 'linhas comparadas')}, "
+        f"{counted(found, 'diferença', 'diferenças')}.",
+        en=f"Proof by content, without the map of keys: {counted(rows, 'row', 'rows')} compared, "
+        f"{counted(found, 'difference', 'differences')}.",
+    )
+    alike, tables = sum(proof.alike.values()), len(proof.alike)
+    if not alike:
+        return (said, text(pt="O conteúdo distingue todas as linhas.", en="Content tells all rows apart."))
+    return (
+        said,
+        text(
+            pt=f"{counted(alike, 'linha', 'linhas')} de {counted(tables, 'tabela', 'tabelas')} não se distinguem pelo "
+            "conteúdo: são iguais em tudo, menos na chave, e que não foram trocadas entre si não está provado.",
+            en=f"{counted(alike, 'row', 'rows')} in {counted(tables, 'table', 'tables')} cannot be told apart by "
+            "content: they are the same in all but their keys, and that they were not swapped for each other "
+            "is not proved.",
+        ),
+    )
+
+
 STATES = ("blocked", "warned", "accepted", "pending", "confirmed", "recorded", "passed", "not_available")
 """The states of a preflight answer, those first that somebody should look at."""
 
@@ -143,6 +167,7 @@ def places(where: str) -> str:
         "run": text(pt="execução", en="run"),
         "merged": text(pt="base unificada", en="merged base"),
         "attachments": text(pt="anexos", en="attachments"),
+        "content": text(pt="conteúdo", en="content"),
     }.get(where, where)
 
 
@@ -193,6 +218,7 @@ def check_name(name: str) -> str:
         "merge": text(pt="unificação gravada", en="merge written"),
         "ledger": text(pt="contas fecham", en="counts add up"),
         "proof": text(pt="prova linha a linha", en="proof row by row"),
+        "content": text(pt="prova pelo conteúdo", en="proof by content"),
     }.get(name, name)
 
 

@@ -1,5 +1,4 @@
-"""Gives what a merge inserted other keys, at random, everywhere: the same content, as another program might have put it.
-"""
+"""Gives what a merge inserted other keys, at random: the same content, as another program might have put it."""
 
 from __future__ import annotations
 
@@ -29,12 +28,20 @@ def renumber(conn: psycopg.Connection[tuple[Any, ...]], plan: Plan, seed: float,
     for domain in (d for d in plan.domains.values() if not d.fixed):
         count += conn.execute(
             sql.SQL(
-                "INSERT INTO renumbered SELECT {}, v, {} + 3 * row_number() OVER (ORDER BY random()) FROM (({}) EXCEPT ({})) x (v)"
-            ).format(sql.Literal(domain.name), sql.Literal(first), _values(domain, plan.schema), _values(domain, "homolog_base"))
+                "INSERT INTO renumbered SELECT {}, v, {} + 3 * row_number() OVER (ORDER BY random())"
+                " FROM (({}) EXCEPT ({})) x (v)"
+            ).format(
+                sql.Literal(domain.name),
+                sql.Literal(first),
+                _values(domain, plan.schema),
+                _values(domain, "homolog_base"),
+            )
         ).rowcount
     conn.execute("ANALYZE renumbered")
     for table in plan:
-        moving = [c for c in table.columns if c.kind is ColumnKind.KEY and c.domain and not plan.domains[c.domain].fixed]
+        moving = [
+            c for c in table.columns if c.kind is ColumnKind.KEY and c.domain and not plan.domains[c.domain].fixed
+        ]
         if not moving:
             continue
         mapped = [

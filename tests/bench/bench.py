@@ -2,8 +2,9 @@
 
 Makes synthetic backups of a central and two sources, then measures on the same server, one after the other:
 pg_restore of the central and one source alone; a whole rehearsal of the two; the merge against a bare INSERT … SELECT
-of the same rows into the same tables with the same indexes; the exact proof against reladiff on the same tables; what
-the second source costs in this central and in a much smaller one; and the peak memory of Python at two scales.
+of the same rows into the same tables with the same indexes; the exact proof against reladiff on the same tables; the
+proof by content against the exact one; what the second source costs in this central and in a much smaller one; and the
+peak memory of Python at two scales.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from merge import engine, matching, profile
+from merge import engine, matching, profile, proof_content, proof_source
 from merge import proof_central as central_proof
 from merge.proof_session import run_all, session
 from sandbox import intake
@@ -77,6 +78,9 @@ def main(scale: float, jobs: int, keep: Path | None = None) -> dict[str, Any]:
         ),
         "exact proof / reladiff, rows a second (at least 3)": _ratio(
             found["proof"]["exact_rows_per_second"], found["proof"]["reladiff_rows_per_second"]
+        ),
+        "content proof / exact proof (at most 3)": _ratio(
+            found["content"]["content_seconds"], found["content"]["exact_seconds"]
         ),
     }
     print(json.dumps(found, indent=1))  # noqa: T201
@@ -200,6 +204,7 @@ def _large(server: EmbeddedServer, paths: Sequence[Path], folder: Path, jobs: in
         "merge_seconds": done["source.1.merge"],
         "bare_insert_seconds": _bare_insert(server, plan, catalog, rows),
         "proof": _against_reladiff(server, plan, jobs),
+        "content": _against_exact(server, plan, jobs),
         "python_peak_mib": _peak(),
     }
     bench.merge(plan, catalog, sources[1])
@@ -268,6 +273,25 @@ def _against_reladiff(server: EmbeddedServer, plan: Plan, jobs: int) -> dict[str
         "reladiff_rows_per_second": int(rows / min(by_method.values())),
         "exact_seconds": round(exact, 2),
         "reladiff_seconds": {name: round(seconds, 2) for name, seconds in by_method.items()},
+    }
+
+
+def _against_exact(server: EmbeddedServer, plan: Plan, jobs: int) -> dict[str, Any]:
+    """Seconds of both proofs of one merged source and the central, one after the other."""
+    connect, owner = partial(server.connect, DATABASE), partial(server.connect, DATABASE, CENTRAL)
+    start = time.monotonic()
+    source = proof_source.prove_source(connect, plan, 1, jobs)
+    central = central_proof.prove_central(connect, plan, [1], jobs, connect_owner=owner)
+    exact = time.monotonic() - start
+    content = proof_content.prove_content(connect, plan, [1], jobs, connect_owner=owner)
+    assert source.holds
+    assert central.holds
+    assert content.holds
+    return {
+        "exact_seconds": round(exact, 2),
+        "content_seconds": content.seconds,
+        "rows_compared": content.rows_compared,
+        "not_told_apart": content.alike,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from tests.filler import fill
 from tests.fix_merge import MERGE, OWNER, Bench
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from merge.plan import Plan
     from sandbox.server import Server
 
 TYPES = (
@@ -123,24 +127,11 @@ def _leave_out(made: list[Made], left: int) -> list[dict[str, Any]]:
     return [{"tables": [t.name], "where": 's."id" % 3 = 1', **_WHY} for t in chosen]
 
 
-@given(
-    made=tables(),
-    rows=st.integers(1, 40),
-    shared=st.integers(0, 20),
-    sources=st.integers(1, 2),
-    left=st.integers(0, 3),
-    setting=st.booleans(),
-)
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-def test_clean_merges_differ_in_nothing(
-    server: Server, made: list[Made], rows: int, shared: int, sources: int, left: int, setting: bool
-) -> None:
-    """Every row is in one disposition, and what the proof compares is the same, whatever is left out or set."""
+@contextmanager
+def merged(
+    server: Server, made: list[Made], *, rows: int, shared: int, sources: int, left: int, setting: bool
+) -> Iterator[tuple[Bench, Plan]]:
+    """A database of the generated schema into which the sources were merged, and in which the ledger adds up."""
     for table in made if setting else ():
         if table.ddl.startswith(f'CREATE TABLE "{table.name}" ("id" bigint PRIMARY KEY,') and '"c0" text' in table.ddl:
             table.rule["set"] = [{"column": "c0", "value": "set 'it'", **_WHY}]
@@ -166,7 +157,31 @@ def test_clean_merges_differ_in_nothing(
             ledger = bench.merge(plan, found, number).ledger
             for name, count in bench.rows[number].items():
                 assert sum(line.rows for line in ledger.of(name)) == count, name
-        for proof in bench.prove(plan):
-            assert [str(d) for d in proof.examples] == []
+        yield bench, plan
     finally:
         server.drop_database(database)
+
+
+MADE = {
+    "made": tables(),
+    "rows": st.integers(1, 40),
+    "shared": st.integers(0, 20),
+    "sources": st.integers(1, 2),
+    "left": st.integers(0, 3),
+    "setting": st.booleans(),
+}
+GIVEN = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@given(**MADE)
+@GIVEN
+def test_clean_merges_differ_in_nothing(server: Server, **drawn: Any) -> None:
+    """Every row is in one disposition, and what the proof compares is the same, whatever is left out or set."""
+    with merged(server, **drawn) as (bench, plan):
+        for proof in bench.prove(plan):
+            assert [str(d) for d in proof.examples] == []
