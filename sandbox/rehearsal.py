@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 DATABASE = "candidate"
 CENTRAL = "homolog_central"
 MERGE = "homolog_merge"
+PROOF = "homolog_proof"
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,12 @@ class Rehearsal:
         return Carriage(self)
 
     def connect(self) -> Connection:
-        """Connect to the run's database as the sandbox's superuser."""
-        return self.server.connect(DATABASE)
+        """Connect to the run's database as the role that keeps the baseline and proves.
+
+        It may read all there, and is not superuser: the central's own functions, casts and operators are called
+        wherever its tables are read, be it by a check, an expression of an index, or a type's conversion to text.
+        """
+        return self.server.connect(DATABASE, PROOF)
 
     def connect_merge(self) -> Connection:
         """Connect to the run's database as the role that merges: not superuser, and no trigger fires for it."""
@@ -120,6 +125,7 @@ class Rehearsal:
                     self.server, backup, DATABASE, owner=CENTRAL, jobs=self.jobs, on_progress=self.reporter.progress
                 )
                 self.server.create_role(MERGE, member_of=CENTRAL, settings={"session_replication_role": "replica"})
+                self.server.create_role(PROOF, member_of=MERGE)
         plan, found = self.plan()
         if self.run.is_done("central.baseline") and not self.run.same("plan", plan):
             raise ConfigError(
@@ -186,7 +192,7 @@ class Rehearsal:
         if not self.run.is_done(name):
             with self.step(name, text(pt=f"Restaurar {source.name}", en=f"Restore {source.name}")):
                 database = loading.restore_schema(self.server, source.backup, number=source.number, jobs=self.jobs)
-                with self.server.connect(database) as conn:
+                with self.server.connect(database, loading.owner_of(source.number)) as conn:
                     theirs = catalog.read(conn, found.schema)
                 empty = self._empty(found, theirs, source)
                 differences = compare.compare(found, theirs, empty=empty)

@@ -90,8 +90,8 @@ def restore_central(
     server.create_database(database, owner)
     try:
         stated = restore_into(server, backup, database, owner, Content.ALL, jobs=jobs, on_progress=on_progress)
+        tables, matviews = _look(server, backup, database)
         left_out = properties.apply(server, database, owner, stated)
-        tables, matviews = _finish(server, database, owner)
     except BaseException:
         server.drop_database(database)
         raise
@@ -117,7 +117,9 @@ def restore_into(
 ) -> list[str]:
     """Restore what is wanted of a backup into a database that is empty; return what it states about the database."""
     with restore_errors.evidence_is(backup):
-        return _restore_into(server, backup, database, owner, content, jobs, on_progress)
+        stated = _restore_into(server, backup, database, owner, content, jobs, on_progress)
+        server.settle(database, owner)
+        return stated
 
 
 def _restore_into(
@@ -241,12 +243,9 @@ def _create_extensions(server: Server, backup: Backup, database: str, owner: str
     return made
 
 
-def _finish(server: Server, database: str, owner: str) -> tuple[int, int]:
-    """Undo what the backup's code may have set on its role, and count tables and materialised views."""
-    role = sql.Identifier(owner)
+def _look(server: Server, backup: Backup, database: str) -> tuple[int, int]:
+    """Count tables and materialised views, and refuse what would stand where this project's own tables will be."""
     with superuser(server, database) as conn:
-        conn.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role))
-        conn.execute(sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role, sql.Identifier(database)))
         kinds = dict(
             conn.execute(
                 "SELECT relkind::text, count(*) FROM pg_class"
@@ -254,6 +253,20 @@ def _finish(server: Server, database: str, owner: str) -> tuple[int, int]:
                 "       WHERE nspname LIKE 'pg\\_%' OR nspname = 'information_schema') GROUP BY 1"
             ).fetchall()
         )
+        ours = conn.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^homolog|^src_[0-9]+$' ORDER BY 1")
+        if taken := [name for (name,) in ours]:
+            raise BackupError(
+                text(
+                    pt="O banco tem esquemas com nomes que a sandbox usa para as suas próprias tabelas.",
+                    en="The database has schemas whose names the sandbox uses for tables of its own.",
+                ),
+                evidence=backup.path,
+                details=taken,
+                next_step=text(
+                    pt="Faça o backup do banco do PEC, e não de um que já foi unificado aqui.",
+                    en="Take a backup of PEC's database, not of one that was merged here before.",
+                ),
+            )
     return kinds.get("r", 0) + kinds.get("p", 0), kinds.get("m", 0)
 
 
