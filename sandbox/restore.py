@@ -20,7 +20,7 @@ from psycopg import sql
 from merge.errors import BackupError, ConfigError
 from merge.language import text
 from sandbox import archive as archives
-from sandbox import properties, restore_errors
+from sandbox import properties, restore_errors, room
 from sandbox.command import CommandFailed
 from sandbox.intake import check_server
 from sandbox.replay import Content, replay
@@ -117,9 +117,11 @@ def restore_into(
 ) -> list[str]:
     """Restore what is wanted of a backup into a database that is empty; return what it states about the database."""
     with restore_errors.evidence_is(backup):
-        stated = _restore_into(server, backup, database, owner, content, jobs, on_progress)
-        server.settle(database, owner)
-        return stated
+        try:
+            with room.watched(server, database):
+                return _restore_into(server, backup, database, owner, content, jobs, on_progress)
+        finally:
+            server.settle(database, owner)
 
 
 def _restore_into(
@@ -191,7 +193,8 @@ def _is_wanted(entry: Entry, content: Content, made: set[str]) -> bool:
     """Whether an entry is restored; `made` are schemas that are there already."""
     if content is Content.LARGE_OBJECTS:
         return entry.is_large_object and entry.desc != "ACL"
-    if content is Content.SCHEMA and (entry.section == "data" or entry.is_large_object):
+    of_rows = entry.section == "data" or entry.desc == "MATERIALIZED VIEW DATA" or entry.is_large_object
+    if content is Content.SCHEMA and of_rows:
         return False
     if entry.desc in ("EXTENSION", "SUBSCRIPTION", *_DATABASE) or entry.desc.startswith("ACL"):
         return False

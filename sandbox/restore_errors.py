@@ -71,6 +71,8 @@ _KINDS = (
     "server closed the connection",
     "connection to server",
     "canceling statement",
+    "stack depth limit exceeded",
+    "infinite recursion",
     "unsupported version",
     "not support",
 )
