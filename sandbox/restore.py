@@ -246,6 +246,14 @@ def _create_extensions(server: Server, backup: Backup, database: str, owner: str
     return made
 
 
+_HUGE = """
+    SELECT m.oid FROM pg_largeobject_metadata m
+     WHERE EXISTS (SELECT 1 FROM pg_largeobject l WHERE l.loid = m.oid AND l.pageno >= (1 << 30) / 2048 - 1)
+     ORDER BY 1 LIMIT 20
+"""
+"""A value of the server holds less than 1 GB, and an object can be of 4 TB without taking any room."""
+
+
 def _look(server: Server, backup: Backup, database: str) -> tuple[int, int]:
     """Count tables and materialised views, and refuse what would stand where this project's own tables will be."""
     with superuser(server, database) as conn:
@@ -257,6 +265,18 @@ def _look(server: Server, backup: Backup, database: str) -> tuple[int, int]:
             ).fetchall()
         )
         ours = conn.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^homolog|^src_[0-9]+$' ORDER BY 1")
+        if huge := [f"large object {oid}" for (oid,) in conn.execute(_HUGE).fetchall()]:
+            raise BackupError(
+                text(
+                    pt="O banco tem objetos grandes de mais de 1 GB, que não podem ser comparados.",
+                    en="The database has large objects of more than 1 GB, which cannot be compared.",
+                ),
+                evidence=backup.path,
+                details=huge,
+                next_step=text(
+                    pt="Confira o que são; o PEC não os tem.", en="Look at what they are; PEC has none of this size."
+                ),
+            )
         if taken := [name for (name,) in ours]:
             raise BackupError(
                 text(

@@ -72,7 +72,7 @@ class Loaded:
 
 
 def owner_of(number: int) -> str:
-    """The role that owns a source's own databases: what is in them may be code, so that it is looked at as this role."""
+    """The role that owns a source's own databases: they may be full of code, so that this role looks at them."""
     return f"homolog_source_{number}"
 
 

