@@ -19,7 +19,7 @@ from sandbox import leftovers as leftover
 from sandbox.embedded import EmbeddedServer
 from sandbox.options import PEC_MEMORY, Options, accepted_of, options_of
 from sandbox.pec import tasks as pec_tasks
-from sandbox.rehearsal import DATABASE
+from sandbox.rehearsal import DATABASE, PROOF
 from sandbox.result import RunResult
 from sandbox.result import junit as junit_xml
 from sandbox.runs import Run
@@ -317,7 +317,7 @@ def handover(c: Context, run: str = "") -> None:
 @exit_codes
 def dsn(c: Context, run: str = "") -> None:
     """Print how to reach the merged database; starts its server, which runs until `invoke stop` or `destroy`."""
-    print(homolog.open_server(Run.open(run)).conninfo(DATABASE))  # noqa: T201
+    print(homolog.open_server(Run.open(run)).conninfo(DATABASE, PROOF))  # noqa: T201
 
 
 @task(help=RUN_HELP)

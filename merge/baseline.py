@@ -65,7 +65,7 @@ def make_baseline(
 ) -> Baseline:
     """Keep the baseline. Done already, it does nothing; interrupted, it goes on.
 
-    :param connect: opens a connection of the sandbox's superuser to the central's database.
+    :param connect: opens a connection to the central's database, of a role that reads all and may make schemas.
     :raises MergeError: if a source was merged before the baseline was whole.
     """
     start = time.monotonic()
@@ -146,7 +146,7 @@ def _keep_definitions(conn: Connection, schema: str) -> None:
 def allow_reading(conn: Connection, role: str) -> None:
     """Let a role that is not superuser read the baseline.
 
-    :param conn: of the sandbox's superuser, to the central's database.
+    :param conn: of the role that made the baseline, to the central's database.
     """
     name = sql.Identifier(role)
     conn.execute(sql.SQL("GRANT USAGE ON SCHEMA homolog, homolog_base TO {}").format(name))

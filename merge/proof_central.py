@@ -36,11 +36,11 @@ def prove_central(
 ) -> Proof:
     """Prove the central's part of the merged database, and the merged database as a whole.
 
-    :param connect: opens a connection of the sandbox's superuser to the merged database; it is only read.
+    :param connect: opens a connection to the merged database, of a role that reads all there; it only reads.
     :param sources: the merged sources.
     :param on_progress: called with steps done and steps in all.
     :param connect_owner: opens a connection of the role that owns the restored objects. The queries of materialised
-        views may call functions of the restored database, which the superuser must not run. Without it, materialised
+        views may call functions of the restored database, which only their owner should run. Without it, materialised
         views are not compared with their queries.
     :raises ProofFailed: if there is no baseline.
     """

@@ -39,7 +39,7 @@ def prove_source(
 ) -> Proof:
     """Prove one merged source. Its cost grows with the source, not with the central.
 
-    :param connect: opens a connection of the sandbox's superuser to the merged database; it is only read.
+    :param connect: opens a connection to the merged database, of a role that reads all there; it only reads.
     :param on_progress: called with tables done and tables in all.
     """
     start = time.monotonic()

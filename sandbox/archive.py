@@ -28,7 +28,7 @@ _CUSTOM, _TAR, _DIRECTORY = 1, 3, 5
 _COMPRESSIONS = {0: "none", 1: "gzip", 2: "lz4", 3: "zstd"}
 _SECTIONS = {1: "none", 2: "pre-data", 3: "data", 4: "post-data"}
 _BLOCK_DATA, _BLOCK_BLOBS = 1, 3
-_LONGEST_STRING = 1 << 30
+_LONGEST_STRING = _LONGEST_TOC = 1 << 30
 _MOST_ENTRIES = 10_000_000
 _SUFFIXES = ("", ".gz", ".lz4", ".zst")
 _PIECE = 1 << 18
@@ -162,6 +162,8 @@ class Reader:
             return None
         if length > _LONGEST_STRING:
             raise corrupt(text(pt="sumário", en="table of contents"))
+        if self.position + length > self.end:
+            raise truncated()
         return self.read(length).decode("utf-8", errors="replace")
 
     def pieces(self, count: int) -> Iterator[bytes]:
@@ -323,7 +325,7 @@ def _read_tar(reader: Reader) -> Archive:
     for name, size in walk_tar(reader):
         sizes[name] = size
         if name == "toc.dat":
-            toc = reader.read(size)
+            toc = tar_toc(reader, size)
     return read_tar_toc(toc, sizes)
 
 
@@ -335,11 +337,20 @@ def walk_tar(reader: Reader) -> Iterator[tuple[str, int]]:
         except tarfile.HeaderError:
             raise corrupt("tar") from None
         start = reader.position
+        if member.size < 0:  # would lead back to where it was read before
+            raise corrupt("tar")
         if start + member.size > reader.end:
             raise truncated()
         yield member.name, member.size
         reader.skip(start + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE - reader.position)
     reader.read(tarfile.BLOCKSIZE)  # there are two blocks of zeros
+
+
+def tar_toc(reader: Reader, size: int) -> bytes:
+    """The content of a tar file's ``toc.dat``, which is held in memory."""
+    if size > _LONGEST_TOC:
+        raise corrupt("toc.dat")
+    return reader.read(size)
 
 
 def read_tar_toc(toc: bytes | None, sizes: Mapping[str, int]) -> Archive:

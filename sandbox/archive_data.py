@@ -88,7 +88,7 @@ def _verify_tar(reader: archives.Reader) -> tuple[Archive, Measures]:
     for name, size in archives.walk_tar(reader):
         sizes[name] = size
         if name == "toc.dat":
-            toc = reader.read(size)
+            toc = archives.tar_toc(reader, size)
         else:
             found[name] = measure(reader.pieces(size))
     archive = archives.read_tar_toc(toc, sizes)

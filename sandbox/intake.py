@@ -301,6 +301,8 @@ class _Delivered:
 def _kind(path: Path) -> str:
     if path.is_dir():
         if (path / "toc.dat").is_file():
+            if any(inner.is_symlink() or not (inner.is_file() or inner.is_dir()) for inner in path.rglob("*")):
+                raise unwrap.refuse_link()
             return "directory"
         if (path / "PG_VERSION").exists():
             raise unwrap.refuse_data_directory()
@@ -362,7 +364,7 @@ def _of_script(delivered: _Delivered) -> Backup:
             measures[name] = archive_data.measure(part.data)
         elif found := _INSERT.match(part.sql):
             inserts = True
-            tables[table_name(*qualified(found[1].decode()))] = None
+            tables[table_name(*qualified(found[1].decode(errors="replace")))] = None
         elif wanted := extension(part.sql[:1000].decode(errors="replace")):
             extensions.append(wanted)
         elif not encoding and (said := _ENCODING.match(part.sql)):

@@ -118,7 +118,7 @@ def of_backup(path: Path, known: Profile, reporter: Reporter, jobs: int) -> Prof
             with reporter.step(text(pt="Restaurar só o esquema", en="Restore the schema alone")):
                 server.start()
                 database = loading.restore_schema(server, backup, number=1, jobs=jobs)
-                with server.connect(database) as conn:
+                with server.connect(database, loading.owner_of(1)) as conn:
                     found = catalog.read(conn, schema)
             plan = planner.make_plan(found, known)
         finally:

@@ -22,6 +22,8 @@ _COMMENT = re.compile(rf"COMMENT ON DATABASE {_NAME} IS ({_LITERAL});", re.IGNOR
 _SET = re.compile(
     rf"ALTER DATABASE {_NAME} SET ({_NAME}(?:\.{_NAME})?) (?:TO|=) ({_VALUE}(?:\s*,\s*{_VALUE})*);", re.IGNORECASE
 )
+_NEVER = re.compile(r"role|session_authorization|\w*preload_libraries|\w+_timeout", re.IGNORECASE)
+"""Settings that would make another of every session of ours, or end it."""
 _QUIET = re.compile(r"(?:CREATE|DROP) DATABASE\b|ALTER DATABASE .* OWNER TO |GRANT |REVOKE ", re.IGNORECASE | re.DOTALL)
 
 
@@ -52,7 +54,10 @@ def _compose(database: str, statement: str) -> sql.Composed | None:
     if found := _COMMENT.fullmatch(statement):
         return sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, sql.Literal(_unquote(found[1])))
     if found := _SET.fullmatch(statement):
-        setting = sql.Identifier(*(_unquote(part) for part in re.findall(_NAME, found[1])))
+        parts = [_unquote(part) for part in re.findall(_NAME, found[1])]
+        if len(parts) == 1 and _NEVER.fullmatch(parts[0]):
+            return None
+        setting = sql.Identifier(*parts)
         values = sql.SQL(", ").join(sql.Literal(_unquote(value)) for value in re.findall(_VALUE, found[2]))
         return sql.SQL("ALTER DATABASE {} SET {} TO {}").format(name, setting, values)
     return None

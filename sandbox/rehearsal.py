@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 DATABASE = "candidate"
 CENTRAL = "homolog_central"
 MERGE = "homolog_merge"
+PROOF = "homolog_proof"
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,12 @@ class Rehearsal:
         return Carriage(self)
 
     def connect(self) -> Connection:
-        """Connect to the run's database as the sandbox's superuser."""
-        return self.server.connect(DATABASE)
+        """Connect to the run's database as the role that keeps the baseline and proves.
+
+        It may read all there, and is not superuser: the central's own functions, casts and operators are called
+        wherever its tables are read, be it by a check, an expression of an index, or a type's conversion to text.
+        """
+        return self.server.connect(DATABASE, PROOF)
 
     def connect_merge(self) -> Connection:
         """Connect to the run's database as the role that merges: not superuser, and no trigger fires for it."""
@@ -121,6 +126,7 @@ class Rehearsal:
                     self.server, backup, DATABASE, owner=CENTRAL, jobs=self.jobs, on_progress=self.reporter.progress
                 )
                 self.server.create_role(MERGE, member_of=CENTRAL, settings={"session_replication_role": "replica"})
+                self.server.create_role(PROOF, member_of=MERGE)
         plan, found = self.plan()
         if self.run.is_done("central.baseline") and not self.run.same("plan", plan):
             raise ConfigError(
@@ -187,7 +193,7 @@ class Rehearsal:
         if not self.run.is_done(name):
             with self.step(name, text(pt=f"Restaurar {source.name}", en=f"Restore {source.name}")):
                 database = loading.restore_schema(self.server, source.backup, number=source.number, jobs=self.jobs)
-                with self.server.connect(database) as conn:
+                with self.server.connect(database, loading.owner_of(source.number)) as conn:
                     theirs = catalog.read(conn, found.schema)
                 empty = self._empty(found, theirs, source)
                 differences = compare.compare(found, theirs, empty=empty)
@@ -214,6 +220,8 @@ class Rehearsal:
         violations: list[constraints.Violation] = []
 
         def look(table: str, conn: Connection) -> None:
+            # A CHECK names types and functions of the application as its catalog was read: without their schema.
+            conn.execute("SELECT set_config('search_path', quote_ident(%s), false)", [found.schema])
             violations.extend(constraints.violations(conn, found, found.tables[table], source.schema, rows))
 
         largest = sorted((table for table, count in rows.items() if count), key=lambda table: -rows[table])

@@ -125,7 +125,8 @@ class _Player:
             raise restore_errors.of_statement(ex, block.table) from None
 
     def _has_schema(self, identifier: bytes) -> bool:
-        found = self.conn.execute("SELECT to_regnamespace(%s) IS NOT NULL", [identifier.decode()]).fetchone()
+        name = identifier.decode(errors="replace")
+        found = self.conn.execute("SELECT to_regnamespace(%s) IS NOT NULL", [name]).fetchone()
         return found is not None and bool(found[0])
 
 

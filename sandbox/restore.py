@@ -20,7 +20,7 @@ from psycopg import sql
 from merge.errors import BackupError, ConfigError
 from merge.language import text
 from sandbox import archive as archives
-from sandbox import properties, restore_errors
+from sandbox import properties, restore_errors, room
 from sandbox.command import CommandFailed
 from sandbox.intake import check_server
 from sandbox.replay import Content, replay
@@ -90,8 +90,8 @@ def restore_central(
     server.create_database(database, owner)
     try:
         stated = restore_into(server, backup, database, owner, Content.ALL, jobs=jobs, on_progress=on_progress)
+        tables, matviews = _look(server, backup, database)
         left_out = properties.apply(server, database, owner, stated)
-        tables, matviews = _finish(server, database, owner)
     except BaseException:
         server.drop_database(database)
         raise
@@ -117,7 +117,11 @@ def restore_into(
 ) -> list[str]:
     """Restore what is wanted of a backup into a database that is empty; return what it states about the database."""
     with restore_errors.evidence_is(backup):
-        return _restore_into(server, backup, database, owner, content, jobs, on_progress)
+        try:
+            with room.watched(server, database):
+                return _restore_into(server, backup, database, owner, content, jobs, on_progress)
+        finally:
+            server.settle(database, owner)
 
 
 def _restore_into(
@@ -189,7 +193,8 @@ def _is_wanted(entry: Entry, content: Content, made: set[str]) -> bool:
     """Whether an entry is restored; `made` are schemas that are there already."""
     if content is Content.LARGE_OBJECTS:
         return entry.is_large_object and entry.desc != "ACL"
-    if content is Content.SCHEMA and (entry.section == "data" or entry.is_large_object):
+    of_rows = entry.section == "data" or entry.desc == "MATERIALIZED VIEW DATA" or entry.is_large_object
+    if content is Content.SCHEMA and of_rows:
         return False
     if entry.desc in ("EXTENSION", "SUBSCRIPTION", *_DATABASE) or entry.desc.startswith("ACL"):
         return False
@@ -241,12 +246,17 @@ def _create_extensions(server: Server, backup: Backup, database: str, owner: str
     return made
 
 
-def _finish(server: Server, database: str, owner: str) -> tuple[int, int]:
-    """Undo what the backup's code may have set on its role, and count tables and materialised views."""
-    role = sql.Identifier(owner)
+_HUGE = """
+    SELECT m.oid FROM pg_largeobject_metadata m
+     WHERE EXISTS (SELECT 1 FROM pg_largeobject l WHERE l.loid = m.oid AND l.pageno >= (1 << 30) / 2048 - 1)
+     ORDER BY 1 LIMIT 20
+"""
+"""A value of the server holds less than 1 GB, and an object can be of 4 TB without taking any room."""
+
+
+def _look(server: Server, backup: Backup, database: str) -> tuple[int, int]:
+    """Count tables and materialised views, and refuse what would stand where this project's own tables will be."""
     with superuser(server, database) as conn:
-        conn.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role))
-        conn.execute(sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role, sql.Identifier(database)))
         kinds = dict(
             conn.execute(
                 "SELECT relkind::text, count(*) FROM pg_class"
@@ -254,6 +264,32 @@ def _finish(server: Server, database: str, owner: str) -> tuple[int, int]:
                 "       WHERE nspname LIKE 'pg\\_%' OR nspname = 'information_schema') GROUP BY 1"
             ).fetchall()
         )
+        ours = conn.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^homolog|^src_[0-9]+$' ORDER BY 1")
+        if huge := [f"large object {oid}" for (oid,) in conn.execute(_HUGE).fetchall()]:
+            raise BackupError(
+                text(
+                    pt="O banco tem objetos grandes de mais de 1 GB, que não podem ser comparados.",
+                    en="The database has large objects of more than 1 GB, which cannot be compared.",
+                ),
+                evidence=backup.path,
+                details=huge,
+                next_step=text(
+                    pt="Confira o que são; o PEC não os tem.", en="Look at what they are; PEC has none of this size."
+                ),
+            )
+        if taken := [name for (name,) in ours]:
+            raise BackupError(
+                text(
+                    pt="O banco tem esquemas com nomes que a sandbox usa para as suas próprias tabelas.",
+                    en="The database has schemas whose names the sandbox uses for tables of its own.",
+                ),
+                evidence=backup.path,
+                details=taken,
+                next_step=text(
+                    pt="Faça o backup do banco do PEC, e não de um que já foi unificado aqui.",
+                    en="Take a backup of PEC's database, not of one that was merged here before.",
+                ),
+            )
     return kinds.get("r", 0) + kinds.get("p", 0), kinds.get("m", 0)
 
 

@@ -11,6 +11,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg.errors import NotNullViolation
 
 from merge.errors import BackupError, BlockedError, PreflightBlocked
@@ -18,8 +19,6 @@ from merge.language import counted, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import psycopg
 
     from merge.errors import HomologationError
     from sandbox.command import CommandFailed
@@ -72,6 +71,8 @@ _KINDS = (
     "server closed the connection",
     "connection to server",
     "canceling statement",
+    "stack depth limit exceeded",
+    "infinite recursion",
     "unsupported version",
     "not support",
 )
@@ -79,12 +80,16 @@ _KINDS = (
 
 @contextmanager
 def evidence_is(backup: Backup) -> Iterator[None]:
-    """Let every error about a backup that comes out of here name its file."""
+    """Let every error about a backup that comes out of here name its file, also what the server says unasked."""
     try:
         yield
     except (BackupError, BlockedError) as ex:
         ex.evidence = ex.evidence or str(backup.path)
         raise
+    except psycopg.Error as ex:
+        error = of_statement(ex, backup.name)
+        error.evidence = str(backup.path)
+        raise error from None
 
 
 def of_tool(failure: CommandFailed, action: str) -> BackupError:

@@ -20,6 +20,15 @@ ADMIN = "homolog_admin"
 
 _END_SECONDS = 60
 
+_SET_SOMEWHERE = """
+    SELECT datname FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase
+     WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = %s)
+"""
+_GRANTED_BY = """
+    SELECT g.rolname, m.rolname FROM pg_auth_members JOIN pg_roles g ON g.oid = roleid JOIN pg_roles m ON m.oid = member
+     WHERE grantor = (SELECT oid FROM pg_roles WHERE rolname = %s)
+"""
+
 
 class Server(ABC):
     """One throwaway PostgreSQL server of one run.
@@ -131,6 +140,29 @@ class Server(ABC):
             )
             conn.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
 
+    def settle(self, database: str, role: str) -> None:
+        """Undo what the code of a backup, run as `role`, may have done to that role and to its own database.
+
+        All that it can change beyond the inside of its database: settings and password of the role, who is a member
+        of it, settings and access of the database. Sent from another database, as some settings forbid all sessions.
+        """
+        self.create_role(role)
+        role_name, database_name = sql.Identifier(role), sql.Identifier(database)
+        with self.connect("postgres") as conn:
+            conn.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role_name))
+            for (name,) in conn.execute(_SET_SOMEWHERE, [role]).fetchall():
+                conn.execute(
+                    sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role_name, sql.Identifier(name))
+                )
+            for group, member in conn.execute(_GRANTED_BY, [role]).fetchall():
+                conn.execute(
+                    sql.SQL("REVOKE {} FROM {} GRANTED BY {}" if conn.info.server_version >= 160000
+                            else "REVOKE {} FROM {}").format(*map(sql.Identifier, (group, member)), role_name)
+                )  # fmt: skip
+            conn.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(database_name))
+            conn.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false CONNECTION LIMIT -1").format(database_name))
+            conn.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database_name))
+
     def has_database(self, name: str) -> bool:
         """True if the database exists."""
         with self.connect("postgres") as conn:
@@ -163,4 +195,6 @@ class Server(ABC):
             deadline = time.monotonic() + _END_SECONDS
             while conn.execute(end, [name]).rowcount and time.monotonic() < deadline:
                 time.sleep(0.05)  # DROP itself waits for 5 s only, and a killed client's backend may take longer
-            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+            if self.has_database(name):  # its owner may have made it a template, which cannot be dropped
+                conn.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(sql.Identifier(name)))
+                conn.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))

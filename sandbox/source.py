@@ -71,6 +71,11 @@ class Loaded:
     seconds: float
 
 
+def owner_of(number: int) -> str:
+    """The role that owns a source's own databases: they may be full of code, so that this role looks at them."""
+    return f"homolog_source_{number}"
+
+
 def restore_schema(server: Server, backup: Backup, *, number: int, jobs: int = 1) -> str:
     """Restore the schema of a source, without rows, into the database ``source_<n>`` and return that name.
 
@@ -390,7 +395,7 @@ def _restore(
     on_progress: OnProgress | None,
 ) -> str:
     check_server(backup, server.major)
-    owner = f"homolog_source_{number}"
+    owner = owner_of(number)
     server.create_role(owner)
     server.drop_database(database)
     server.create_database(database, owner)
@@ -415,12 +420,12 @@ def _copies(server: Server, staging: str, number: int, schema: str, tables: Iter
 
     def task(table: str) -> _Task:
         def copy(load: _Load, conn: Connection) -> None:
-            with server.connect(staging, f"homolog_source_{number}") as origin:
+            with server.connect(staging, owner_of(number)) as origin:
                 _copy_table(load, origin, conn, table)
 
         return copy
 
-    with server.connect(staging, f"homolog_source_{number}") as origin:
+    with server.connect(staging, owner_of(number)) as origin:
         theirs = set(_tables(origin, schema))
     return [task(table) for table in tables if table in theirs]
 

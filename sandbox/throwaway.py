@@ -23,6 +23,11 @@ _SESSION = " ".join(
         "lock_timeout=0",
         "idle_in_transaction_session_timeout=0",
         "default_transaction_read_only=off",
+        "default_transaction_deferrable=off",
+        "default_transaction_isolation=read\\ committed",
+        "standard_conforming_strings=on",
+        "row_security=off",  # rows that a policy hides are an error
+        "role=none",
     )
 )
 """Settings of every session, which a backup's own settings of its database do not change."""

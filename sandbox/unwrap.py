@@ -17,7 +17,7 @@ from merge.language import text
 from sandbox import archive, openpgp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 HEAD = 1 << 16
 """Bytes that `kind_of` wants to see."""
@@ -112,6 +112,8 @@ def unwrap(path: Path, kind: str, folder: Path) -> Path:
         if kind == "gzip":
             target = folder / "dump"
             with gzip.open(path) as file:
+                kind_of(file.read(HEAD))  # what is no dump is not decompressed to its end
+            with gzip.open(path) as file:
                 _copy(file, target)
             return target
         return _unzip(path, folder) if kind == "zip" else _untar(path, folder)
@@ -139,7 +141,7 @@ def _unzip(path: Path, folder: Path) -> Path:
 
 def _untar(path: Path, folder: Path) -> Path:
     with tarfile.open(path, "r:") as file:
-        members = [m for m in file.getmembers() if m.isreg()]
+        members = [m for m in _members(file) if m.isreg()]
         by_name = {str(PurePosixPath(m.name)): m for m in members}
         if {"toc.dat", "restore.sql"} <= by_name.keys():
             return path
@@ -152,6 +154,16 @@ def _untar(path: Path, folder: Path) -> Path:
         return _take_folder(
             folder, ((p.name, file.extractfile(m)) for m, p in inside if str(p.parent) == name)
         )  # fmt: skip
+
+
+def _members(file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members in their order; a size below zero, which some versions of Python follow for ever, is corrupt."""
+    before = -1
+    for member in file:
+        if member.size < 0 or file.offset <= before:
+            raise tarfile.ReadError
+        before = file.offset
+        yield member
 
 
 def _head_of(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -284,6 +296,20 @@ def refuse_special() -> BackupError:
         next_step=text(
             pt="Grave o backup em um arquivo e indique esse arquivo.",
             en="Write the backup to a file and name that file.",
+        ),
+    )
+
+
+def refuse_link() -> BackupError:
+    """A folder with a link in it: what it leads to, which may be any file of this host, would come as data."""
+    return BackupError(
+        text(
+            pt="A pasta do backup tem links ou arquivos especiais, que o pg_dump não cria.",
+            en="The backup's folder holds links or special files, which pg_dump does not make.",
+        ),
+        next_step=text(
+            pt="Copie de novo a pasta inteira da origem, sem links.",
+            en="Copy the whole folder again from where it was made, without links.",
         ),
     )
 
