@@ -11,6 +11,7 @@ from merge.errors import BackupError, BlockedError, ConfigError, ProofFailed
 from merge.language import text
 from merge.plan import ALL, SET, Disposition
 from sandbox import preflight, words
+from sandbox.options import PEC, SQL
 from sandbox.rehearsal import DATABASE
 from sandbox.result import (
     AttachmentsResult,
@@ -54,8 +55,11 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
     files = _load(run, "attachments-proof", None)
     carried = [(n, run.load(f"attachments-{n}")) for n in range(len(names) + 1) if run.has(f"attachments-{n}")]
     found = [proof for proof in (*proofs.values(), central, files, content) if proof is not None]
-    asked = [*([files] if carried else []), *([content] if content is not None else [])]
-    if problem is None and not _is_proved([*proofs.values(), central, *asked]):
+    engine = kept["asked"].get("engine", SQL)
+    asked = [*([files] if carried else []), *([content] if content is not None or engine == PEC else [])]
+    if engine == SQL:
+        asked += [*proofs.values(), central]
+    if problem is None and not (names and _is_proved(asked)):
         problem = ProofFailed(
             text(
                 pt="Nem todas as provas foram feitas e valem; não se pode dizer que o resultado está certo.",
@@ -69,7 +73,7 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
     return RunResult(
         run_id=run.id,
         status=_status(problem),
-        engine="sql",
+        engine=engine,
         server=ServerResult(server.get("provider"), server.get("version")),
         inputs=tuple(_input(name, backup, kept) for name, backup in inputs.items()),
         sources=tuple(sources),
@@ -128,8 +132,8 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
 
 
 def _is_proved(proofs: Sequence[Mapping[str, Any] | None]) -> bool:
-    """True if there is a source, and every proof was made and holds."""
-    return len(proofs) > 1 and all(proof is not None and proof["holds"] for proof in proofs)
+    """True if every proof was made and holds."""
+    return all(proof is not None and proof["holds"] for proof in proofs)
 
 
 def _load(run: Run, name: str, default: Any) -> Any:

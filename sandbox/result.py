@@ -305,7 +305,8 @@ class RunResult:
     def rows_compared(self) -> int:
         """Rows that the proofs compared, those of the central included."""
         proofs = [*(s.proof for s in self.sources), *([self.central_proof] if self.central_proof else [])]
-        return sum(proof.rows_compared for proof in proofs)
+        exact = sum(proof.rows_compared for proof in proofs)
+        return exact or (self.content_proof.rows_compared if self.content_proof else 0)
 
 
 # Checks
@@ -377,13 +378,15 @@ def _evidence(result: RunResult) -> Iterator[Check]:
         yield Check(source.name, "coverage", "passed" if f"{prefix}.preflight" in timings else "skipped")
         yield step(source.name, "preflight", f"{prefix}.preflight")
         yield step(source.name, "merge", f"{prefix}.merge")
-        yield _ledger(source, f"{prefix}.merge" in timings)
-        yield _proof(result, source.name, number, source.proof, timings.get(f"{prefix}.proof", 0.0))
-    yield _proof(result, "central", None, result.central_proof, timings.get("central.proof", 0.0))
+        if result.engine == "sql":  # which tells what it did with each row, and is proved source by source
+            yield _ledger(source, f"{prefix}.merge" in timings)
+            yield _proof(result, source.name, number, source.proof, timings.get(f"{prefix}.proof", 0.0))
+    if result.engine == "sql":
+        yield _proof(result, "central", None, result.central_proof, timings.get("central.proof", 0.0))
     if result.attachments:
         found = result.attachments_proof
         yield _proof(result, "attachments", None, found, timings.get("attachments.proof", 0.0))
-    if result.content_proof is not None:
+    if result.content_proof is not None or result.engine != "sql":
         seconds = timings.get("content.proof", 0.0)
         yield _proof(result, "merged", None, result.content_proof, seconds, name="content")
     merged = [a for a in blocked if a.where == "merged"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from merge.language import counted, number, text
 from merge.plan import ALL, CENTRAL_OWNS
 from sandbox import words
+from sandbox.options import SQL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,8 +104,14 @@ def _validated(result: RunResult) -> Iterator[str]:
         en=f"{counted(result.rows, 'row', 'rows')} of {counted(sources, 'installation', 'installations')}, counted one "
         "by one: each is in the merged database, or was in the central already, or did not come for a declared reason.",
     )
+    if result.engine != SQL:
+        yield text(
+            pt="Quem unificou foi o próprio PEC, conduzido por uma pessoa; este projeto acompanhou e provou.",
+            en="PEC itself merged, led by a person; this project watched, and proved the result.",
+        )
     yield from _left_behind(result)
-    if result.central_proof is not None and result.central_proof.central_unchanged:
+    proof = result.central_proof or result.content_proof
+    if proof is not None and proof.central_unchanged:
         yield text(
             pt="Os dados que o central já tinha continuam idênticos.",
             en="The data that the central already had are still identical.",

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, cast
 from merge import check_run, checks
 from merge.errors import ConfigError, HomologationError
 from merge.language import counted, text
-from merge.proof import check_proof
-from merge.proof_content import prove_content
 from sandbox import rehearsal, restore
 from sandbox.pec import guide, watching
 from sandbox.pec.alternate import CENTRAL, HOSTS, SOURCE, Alternate, Base
@@ -114,7 +112,8 @@ class VendorRehearsal(rehearsal.Rehearsal):
 
         :raises ProofFailed: if it is not what it must be.
         """
-        with self.step("central.undo", text(pt="Desfazer a neutralização", en="Undo the neutralisation")):
+        title = text(pt="Desfazer a neutralização", en="Undo the neutralisation")
+        with self.reporter.step(title), self.run.step("central.undo"):
             undone = self.alternate.undo(central_base())
         if many := undone.conflict_count:
             self.reporter.warn(
@@ -125,10 +124,7 @@ class VendorRehearsal(rehearsal.Rehearsal):
                     f"them in PEC. See {self.run.folder / 'pec.json'}",
                 )
             )
-        with self.step("central.proof", text(pt="Provar pelo conteúdo", en="Prove by content")):
-            proof = prove_content(self.connect, plan, sources, self.jobs, self.reporter.progress)
-            self.run.save("central-proof", proof.to_dict())
-            check_proof(proof, self.run.folder)
+        self.prove_content(plan, sources)
 
     def check_merged(self, plan: Plan, sources: Sequence[int]) -> None:
         """Ask the checks of the merged base, for people to read: what PEC's merge made, PEC's vendor answers for."""
