@@ -62,7 +62,8 @@ class Look:
                                              pec_log.load_known())  # fmt: skip
                 return text(pt=f"{service} parou", en=f"{service} ended") + (f": {known.title}" if known else "")
         for service, event in self.errors:
-            title = pec_log.explain(event.known, pec_log.load_known())[0] if event.known else ""
+            failure = event.kind == "failure" and event.known
+            title = pec_log.explain(failure, pec_log.load_known())[0] if failure else ""
             what = title or ", ".join(event.exceptions) or event.logger or event.level
             return text(
                 pt=f"{service} registrou um erro (linha {event.line} do log): {what}",
@@ -199,6 +200,7 @@ def stopped(alternate: Alternate, problem: str, package: Path) -> MergeError:
     return MergeError(
         text(pt=f"A unificação do PEC parou: {problem}.", en=f"PEC's unification stopped: {problem}."),
         evidence=package,
+        details=[text(pt=f"pacote para o chamado: {package}", en=f"package for the ticket: {package}")],
         next_step=text(
             pt="Não repita. Abra um chamado com o pacote e os dois backups, e espere a resposta. Para voltar as duas "
             f"cópias ao que eram: invoke pec.put-back --run {alternate.run.id}",

@@ -82,9 +82,15 @@ class Session:
         """Wait until something happened, for as long as the process lives."""
         deadline = time.monotonic() + PATIENCE
         while not happened():
-            assert self.process.poll() is None, self.said.read_text()[-3000:]
-            assert time.monotonic() < deadline, f"{what}: {self.said.read_text()[-3000:]}"
+            assert self.process.poll() is None, self.tell()
+            assert time.monotonic() < deadline, f"{what}: {self.tell()}"
             time.sleep(0.5)
+
+    def tell(self) -> str:
+        """The end of all that was said."""
+        said = [self.said.read_text()[-3000:]]
+        said += [f"{log.name}: {log.read_text()[-2000:]}" for log in self.runs.glob("*/alternate/*.log")]
+        return "\n".join(said)
 
     def wait_for_guide(self, mark: str) -> None:
         """Wait until a step is asked for."""
@@ -192,13 +198,13 @@ def _process(runs: Path, said: Path, central: Path, source: Path, jar: Path) -> 
 
 
 def _everything() -> set[str]:
-    """All containers, networks, volumes and images that Docker has."""
+    """All containers, networks, volumes and images that Docker has, but for PEC's, in which there are no data."""
     with images.daemon() as client:
         return {
             *(str(one.name) for one in client.containers.list(all=True, ignore_removed=True)),
             *(str(one.name) for one in client.networks.list()),
             *(str(one.name) for one in client.volumes.list()),
-            *(str(one.id) for one in client.images.list()),
+            *(tag for one in client.images.list() for tag in one.tags if not tag.startswith("homolog-pec")),
         }
 
 
