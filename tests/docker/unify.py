@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 200
 _STEPS = 5
+_SWITCH = ("DISABLE", "ENABLE")
+"""The rows of the triggers' history are among those that are added."""
 _ADDED = """
     SELECT x FROM (SELECT t::text AS x, row_number() OVER (PARTITION BY t::text) AS n FROM public.{table} t
                    EXCEPT SELECT b::text, row_number() OVER (PARTITION BY b::text) FROM homolog_base.{table} b) d
@@ -29,7 +31,9 @@ def script(conn: psycopg.Connection[tuple[object, ...]], catalog: Catalog) -> st
     Rows are written as composite values, whose text gives every type back as it was.
     """
     conn.execute("SET search_path = public; SET extra_float_digits = 3")
-    statements = [*_rows(conn, catalog), *_sequences(conn)]
+    audited = [table for table in catalog.tables if catalog.tables[table].triggers]
+    silent, loud = ([f'ALTER TABLE public."{table}" {word} TRIGGER USER' for table in audited] for word in _SWITCH)
+    statements = [*silent, *_rows(conn, catalog), *loud, *_sequences(conn)]
     size = -(-len(statements) // _STEPS)
     steps = [statements[start : start + size] for start in range(0, len(statements), size)]
     return "".join("".join(f"{statement};\n" for statement in step) + "COMMIT;\n" for step in steps)
