@@ -296,6 +296,26 @@ def test_the_handover_names_nobody(vendor: Rehearsed, planted: Planted) -> None:
     assert (vendor.folder / "handover.html").stat().st_mode & 0o077 == 0
 
 
+# The proof by content
+
+
+@pytest.mark.parametrize("scope", ["vendor", "everything"])
+def test_the_merge_is_proved_by_content_too(scope: str, request: pytest.FixtureRequest) -> None:
+    """Of the same rows, without what the engine noted; and said in the report."""
+    run: Rehearsed = request.getfixturevalue(scope)
+    done = _invoke(run.folder.parent, "prove", "--run", run.folder.name, "--method", "content", "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    proof = json.loads(done.stdout)["content_proof"]
+    assert proof["differences"] == 0
+    assert proof["central_unchanged"]
+    assert proof["rows_compared"] > 10_000
+    # Audit rows of what changed nothing, and answers to nothing: the sample makes them alike.
+    assert 0 < sum(proof["alike"].values()) < proof["rows_compared"] / 50
+    assert proof["matched"]["tb_prof (nu_cpf)"] > 0
+    assert "rows not told apart" in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "cannot be told apart by content" in done.stderr
+
+
 # Options
 
 
@@ -306,6 +326,9 @@ def test_unknown_scopes_are_refused_before_anything_is_made(planted: Planted, tm
     assert not (tmp_path / "runs").exists()
     early = _invoke(tmp_path / "runs", "handover")
     assert early.returncode == 2
+    guessed = _invoke(tmp_path / "runs", "prove", "--method", "guess")
+    assert guessed.returncode == 2
+    assert "--method content" in guessed.stderr
 
 
 def test_passwords_can_be_kept() -> None:
