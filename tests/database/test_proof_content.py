@@ -271,7 +271,7 @@ def test_children_moved_between_equal_parents_are_found(actors: tuple[Bench, Pla
 
 
 @given(**MADE, seed=st.floats(-1, 1))
-@settings(GIVEN, max_examples=12)
+@settings(GIVEN, max_examples=25)
 def test_it_agrees_with_the_exact_proof(server: Server, seed: float, **drawn: Any) -> None:
     """Clean merges differ in nothing, whatever keys their rows have got; what is found in spoiled ones is found."""
     with made_and_merged(server, **drawn) as (bench, plan):
@@ -288,7 +288,7 @@ def test_it_agrees_with_the_exact_proof(server: Server, seed: float, **drawn: An
 
 
 @given(**MADE, seed=st.floats(-1, 1))
-@settings(GIVEN, max_examples=12)
+@settings(GIVEN, max_examples=25)
 def test_it_holds_in_generated_schemas_whatever_keys_the_rows_got(server: Server, seed: float, **drawn: Any) -> None:
     with made_and_merged(server, **drawn) as (bench, plan):
         before = prove_content(bench.connect, plan, list(bench.rows))
