@@ -296,8 +296,8 @@ def prove(
     reporter = console.Reporter(as_json=json)
 
     def again() -> tuple[Run, RunResult]:
-        found = Run.open(run)
         homolog.check_method(method)
+        found = Run.open(run)
         found.lock()
         return found, homolog.prove(found, reporter, keep_running=keep_running, method=method)
 

@@ -8,6 +8,9 @@ for every source, at the cost of its own size (`merge.proof_source`), and one fo
 - new keys of a source are disjoint from every key and reference of the central and of the other sources;
 - every row of the baseline is found bit by bit equal;
 - the merged rows are as many as the baseline's plus those inserted, so there is no other row.
+
+The proof of method `content` (`merge.proof_content`) is one for the merged database as a whole. It needs neither
+crosswalk nor ledger, so it also proves what another program merged.
 """
 
 from __future__ import annotations
@@ -94,7 +97,8 @@ class Proof:
     :param examples: the first hundred of each kind.
     :param indistinguishable: rows of the sources that the method cannot tell from another; none with method exact.
     :param alike: those rows by table.
-    :param matched: rows of the sources that were found to be there before, by table and rule; method content only.
+    :param matched: rows of the sources that were there before by a declared rule, by table and rule; method content
+        only.
     :param known: violated foreign keys that the baseline already violated, with the number of rows.
     :param rows: rows compared by table.
     :param central_unchanged: whether every row and object of the central is what it was; None if not looked at.

@@ -153,7 +153,9 @@ class Pairing:
 
     def _group(self, conn: Connection, table: TablePlan, names: Sequence[str], *, only_open: bool) -> tuple[bool, bool]:
         """Pair rows by some columns; whether any are left, and whether not as many on both sides."""
-        groups = self._groups(conn, table, names, only_open=only_open)
+        # Written down before anything is learned: rows that name others of their table have another color then.
+        rows = self._colored(conn, table, names, only_open=only_open)
+        groups = _groups(rows)
         own = self._expected.plan.own_domain(table)
         assert own is not None
         others, unequal = self._learn(conn, own, groups)
@@ -170,18 +172,11 @@ class Pairing:
                         into=known.table(side),
                         value=sql.Identifier(value),
                         floor=sql.Literal(known.floor),
-                        rows=self._colored(conn, table, names, only_open=False),
+                        rows=rows,
                         groups=groups,
                     )
                 )
         return others, unequal
-
-    def _groups(self, conn: Connection, table: TablePlan, names: Sequence[str], *, only_open: bool) -> sql.Composed:
-        """The query of colors: source, an expected and a merged value of the key, and how many there are."""
-        return sql.SQL(
-            "SELECT color, min(n) AS n, min(c) AS c, min(w) AS w, count(c) AS nc, count(w) AS nw FROM ({}) u"
-            " GROUP BY color"
-        ).format(self._colored(conn, table, names, only_open=only_open))
 
     def _colored(self, conn: Connection, table: TablePlan, names: Sequence[str], *, only_open: bool) -> sql.Composed:
         """The query of the rows of both sides: color, source, and the expected or the merged value of the key.
@@ -300,7 +295,7 @@ class Pairing:
                 sql.Identifier(table.key[0]),
                 sql.Literal(self._expected.domains[own.name].floor),
                 color(self._expected, table, names, conn.info.server_version, "r"),
-                self._groups(conn, table, names, only_open=True),
+                _groups(self._colored(conn, table, names, only_open=True)),
                 sql.Literal(_ALIKE),
             )
             for rows in (expected, self.found(table))
@@ -317,3 +312,10 @@ class Pairing:
                 " WHERE 2 * score >= filled) q WHERE one = 1 AND other = 1"
             ).format(*sides),
         )
+
+
+def _groups(rows: sql.Composable) -> sql.Composed:
+    """The query of colors: source, an expected and a merged value of the key, and how many there are of each."""
+    return sql.SQL(
+        "SELECT color, min(n) AS n, min(c) AS c, min(w) AS w, count(c) AS nc, count(w) AS nw FROM ({}) u GROUP BY color"
+    ).format(rows)

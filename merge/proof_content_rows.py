@@ -38,7 +38,10 @@ EXPECTED, FOUND = "e", "n"
 
 @dataclass(frozen=True)
 class Segment:
-    """Things whose merged value is the expected number plus `shift`, from `low` to `high` expected."""
+    """Things whose merged value is the expected number plus `shift`, from `low` to `high` expected.
+
+    What lies between and is no row (a reference to one that is gone) has moved with them, or it is found to differ.
+    """
 
     low: int
     high: int

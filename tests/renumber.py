@@ -55,9 +55,10 @@ def renumber(conn: psycopg.Connection[tuple[Any, ...]], plan: Plan, seed: float,
         )
     conn.execute("DROP TABLE renumbered")
     found = catalogs.read(conn, plan.schema)
+    ahead = first + 10 * count + 1000
     for name, sequence in found.sequences.items():
-        if sequence.increment > 0:
-            conn.execute("SELECT setval(%s::regclass, %s)", [f'{plan.schema}."{name}"', first + 10 * count + 1000])
+        if sequence.increment > 0 and sequence.last_value < ahead:
+            conn.execute("SELECT setval(%s::regclass, %s)", [f'{plan.schema}."{name}"', ahead])
     for view in found.matviews:
         conn.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(sql.Identifier(plan.schema, view)))
     return count

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from merge import profile, scopes
+from merge import catalog, planner, profile, scopes
 from sandbox.options import Options
 from sandbox.sample.fill import create_schema, fill
 from sandbox.sample.make import DUMP_OPTIONS
 from sandbox.sample.overlap import world
+from tests.renumber import forget, renumber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -296,6 +297,34 @@ def test_the_handover_names_nobody(vendor: Rehearsed, planted: Planted) -> None:
     assert (vendor.folder / "handover.html").stat().st_mode & 0o077 == 0
 
 
+# The proof by content
+
+
+@pytest.mark.parametrize("scope", ["vendor", "everything"])
+def test_the_merge_is_proved_by_content_too(scope: str, request: pytest.FixtureRequest) -> None:
+    """Of the same rows, without what the engine noted; and said in the report."""
+    run: Rehearsed = request.getfixturevalue(scope)
+    done = _invoke(run.folder.parent, "prove", "--run", run.folder.name, "--method", "content", "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    proof = json.loads(done.stdout)["content_proof"]
+    assert proof["differences"] == 0
+    assert proof["central_unchanged"]
+    assert proof["rows_compared"] > 10_000
+    # Audit rows of what changed nothing, and answers to nothing: the sample makes them alike.
+    assert 0 < sum(proof["alike"].values()) < proof["rows_compared"] / 50
+    assert proof["matched"]["tb_prof (nu_cpf)"] > 0
+    assert "rows not told apart" in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "cannot be told apart by content" in done.stderr
+    # It needs no keys that the engine chose, and nothing that it noted. (No test after this one asks the database.)
+    with psycopg.connect(_invoke(run.folder.parent, "dsn").stdout.strip().splitlines()[-1], autocommit=True) as conn:
+        plan = planner.make_plan(catalog.read(conn, "public"), profile.load(), run.result["scope"])
+        assert renumber(conn, plan, 0.3, first=20_000_000) > 1000
+        forget(conn)
+    again = _invoke(run.folder.parent, "prove", "--run", run.folder.name, "--method", "content", "--json")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert json.loads(again.stdout)["content_proof"]["differences"] == 0
+
+
 # Options
 
 
@@ -306,6 +335,9 @@ def test_unknown_scopes_are_refused_before_anything_is_made(planted: Planted, tm
     assert not (tmp_path / "runs").exists()
     early = _invoke(tmp_path / "runs", "handover")
     assert early.returncode == 2
+    guessed = _invoke(tmp_path / "runs", "prove", "--method", "guess")
+    assert guessed.returncode == 2
+    assert "--method content" in guessed.stderr
 
 
 def test_passwords_can_be_kept() -> None:

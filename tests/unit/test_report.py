@@ -14,7 +14,17 @@ import pytest
 from pydantic import ValidationError
 
 from sandbox import report, schema, words
-from sandbox.result import Candidate, Check, Problem, ProofResult, RunResult, ServerResult, checks, junit
+from sandbox.result import (
+    Candidate,
+    Check,
+    ContentProofResult,
+    Problem,
+    ProofResult,
+    RunResult,
+    ServerResult,
+    checks,
+    junit,
+)
 from sandbox.verdict import verdict
 from tests.builders import (
     PREFLIGHT,
@@ -147,6 +157,22 @@ def test_differences_fail_the_proof_of_their_source_only() -> None:
 def test_differences_of_the_central() -> None:
     result = build_result(status="different", central_proof=ProofResult("exact", 10, 1, False))
     assert [name for name, state in states(result).items() if state == "failed"] == ["central.proof"]
+
+
+def test_a_proof_by_content_is_a_check_of_its_own_and_says_what_it_cannot_tell(validator: Any) -> None:
+    assert not [c for c in checks(build_result()) if c.name == "content"]
+    proof = ContentProofResult(1_400_000, 0, central_unchanged=True, alike={"ta_x": 12, "tb_y": 2})
+    result = build_result(content_proof=proof)
+    validator.validate(json.loads(json.dumps(result.to_dict())))
+    assert [c.state for c in checks(result) if c.name == "content"] == ["passed"]
+    html = report.render(result)
+    assert "14 linhas de 2 tabelas não se distinguem pelo conteúdo" in html
+    assert "<code>ta_x</code>" in html
+    told = replace(result, content_proof=replace(proof, alike={}))
+    assert "O conteúdo distingue todas as linhas." in report.render(told)
+    spoiled = replace(result, content_proof=replace(proof, differences=3))
+    assert [c.state for c in checks(spoiled) if c.name == "content"] == ["failed"]
+    assert [c.state for c in checks(spoiled) if c.name == "proof"] == ["passed"] * 4
 
 
 def test_what_comes_after_a_block_was_skipped() -> None:
