@@ -25,7 +25,7 @@ from merge.errors import ProofFailed
 from merge.language import counted, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 SHOWN = 100
 """How many differences of each kind are listed; all are counted."""
@@ -99,6 +99,7 @@ class Proof:
     :param alike: those rows by table.
     :param matched: rows of the sources that were there before by a declared rule, by table and rule; method content
         only.
+    :param declared: differences that were expected, by table and kind: an application that ran meanwhile wrote them.
     :param known: violated foreign keys that the baseline already violated, with the number of rows.
     :param rows: rows compared by table.
     :param central_unchanged: whether every row and object of the central is what it was; None if not looked at.
@@ -117,6 +118,7 @@ class Proof:
     central_unchanged: bool | None = None
     alike: Mapping[str, int] = field(default_factory=dict)
     matched: Mapping[str, int] = field(default_factory=dict)
+    declared: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
@@ -152,11 +154,18 @@ def check_proof(proof: Proof, evidence: object) -> None:
 
 
 class Findings:
-    """Collects what the parallel parts of one proof find; safe for threads."""
+    """Collects what the parallel parts of one proof find; safe for threads.
 
-    def __init__(self, source: int | None, method: str = "exact") -> None:
+    :param declared: by table, the kinds of differences that are expected there: they are counted apart.
+    """
+
+    def __init__(
+        self, source: int | None, method: str = "exact", declared: Mapping[str, Collection[Kind]] | None = None
+    ) -> None:
         self.source = source
         self.method = method
+        self.declared: Counter[str] = Counter()
+        self._expected = {(kind.value, table) for table, kinds in (declared or {}).items() for kind in kinds}
         self.rows: Counter[str] = Counter()
         self.known: Counter[str] = Counter()
         self.alike: Counter[str] = Counter()
@@ -183,8 +192,11 @@ class Findings:
     def extend(self, examples: Iterable[Difference], count: int) -> None:
         """Note `count` differences of one kind, of which some are given as examples (at least one)."""
         examples = list(examples)
-        kind = examples[0].kind
+        kind, table = examples[0].kind, examples[0].table
         with self._lock:
+            if (kind, table) in self._expected:
+                self.declared[f"{table} {kind}"] += count
+                return
             self._counts[kind] += count
             kept = self._examples.setdefault(kind, [])
             kept += examples[: SHOWN - len(kept)]
@@ -209,4 +221,5 @@ class Findings:
             central_unchanged=None if self.source is not None else not self.central_touched,
             alike=dict(sorted(self.alike.items())),
             matched=dict(sorted(self.matched.items())),
+            declared=dict(sorted(self.declared.items())),
         )

@@ -49,6 +49,7 @@ def prove_content(
     jobs: int = 2,
     on_progress: Callable[[int, int], None] | None = None,
     connect_owner: Callable[[], Connection] | None = None,
+    declared: Mapping[str, Collection[Kind]] | None = None,
 ) -> Proof:
     """Prove the merged database by content.
 
@@ -58,11 +59,12 @@ def prove_content(
         ``src_<n>``.
     :param on_progress: called with steps done and steps in all.
     :param connect_owner: see `merge.proof_central.prove_central`.
+    :param declared: by table, the kinds of differences that are expected, as the application ran on the database.
     :raises ProofFailed: if there is no baseline.
     """
     start = time.monotonic()
     with _scratch(connect), session(connect, read_only=False) as conn:
-        prover = _Prover(conn, plan, sources)
+        prover = _Prover(conn, plan, sources, declared)
         prover.run(connect, conn, jobs, on_progress or (lambda done, total: None))
         prover.conclude(conn)
         if connect_owner is not None:
@@ -88,8 +90,10 @@ def _scratch(connect: Callable[[], Connection]) -> Iterator[None]:
 class _Prover(BaselineProof):
     expected: Expected
 
-    def __init__(self, conn: Connection, plan: Plan, sources: Sequence[int]) -> None:
-        super().__init__(conn, plan, Findings(None, "content"))
+    def __init__(
+        self, conn: Connection, plan: Plan, sources: Sequence[int], declared: Mapping[str, Collection[Kind]] | None
+    ) -> None:
+        super().__init__(conn, plan, Findings(None, "content", declared))
         self.sources = list(sources)
         self.rows: dict[int, dict[str, int]] = defaultdict(dict)
         self.ranges = {n: proof_crosswalk.Ranges() for n in self.sources}

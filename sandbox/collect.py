@@ -85,9 +85,10 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
         else ContentProofResult(
             content["rows_compared"],
             sum(content["differences"].values()),
-            content["central_unchanged"],
+            content["central_unchanged"] if engine == SQL else None,
             content["alike"],
             content["matched"],
+            content["declared"],
         ),
         scope=kept["asked"].get("scope", ALL),
         duplicates={

@@ -90,13 +90,16 @@ class ContentProofResult:
     :param alike: by table, rows of the sources that are the same in all but their keys, and in what refers to them:
         that they were not swapped for each other is not proved.
     :param matched: by table and rule, rows of the sources that were there before.
+    :param declared: by table and kind, what the application wrote itself while it ran on the database (engine pec);
+        `central_unchanged` is None then.
     """
 
     rows_compared: int
     differences: int
-    central_unchanged: bool
+    central_unchanged: bool | None
     alike: Mapping[str, int] = field(default_factory=dict)
     matched: Mapping[str, int] = field(default_factory=dict)
+    declared: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,13 @@ def content(proof: ContentProofResult) -> tuple[str, ...]:
         en=f"Proof by content, without the map of keys: {counted(rows, 'row', 'rows')} compared, "
         f"{counted(found, 'difference', 'differences')}.",
     )
+    if own := sum(proof.declared.values()):
+        said += " " + text(
+            pt=f"{counted(own, 'linha foi escrita', 'linhas foram escritas')} pelo próprio PEC enquanto rodava, em "
+            "tabelas de configuração, filas, auditoria e dados derivados: result.json diz quais.",
+            en=f"{counted(own, 'row was', 'rows were')} written by PEC itself while it ran, in tables of settings, "
+            "queues, audit and derived data: result.json says which.",
+        )
     alike, tables = sum(proof.alike.values()), len(proof.alike)
     if not alike:
         return (said, text(pt="O conteúdo distingue todas as linhas.", en="Content tells all rows apart."))

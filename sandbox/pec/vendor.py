@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-from merge import check_run, checks
+from merge import check_run, checks, proof_content
 from merge.errors import ConfigError, HomologationError
 from merge.language import counted, text
+from merge.plan import Action, Role
+from merge.proof import Kind, check_proof
 from sandbox import rehearsal, restore
 from sandbox.pec import guide, watching
 from sandbox.pec.alternate import CENTRAL, HOSTS, SOURCE, Alternate, Base
@@ -125,6 +127,19 @@ class VendorRehearsal(rehearsal.Rehearsal):
                 )
             )
         self.prove_content(plan, sources)
+
+    def prove_content(self, plan: Plan, sources: Sequence[int]) -> None:
+        """Prove the merged base; what PEC itself has written meanwhile, where it may, is counted apart.
+
+        :raises ProofFailed: if it is not what it must be.
+        """
+        with self.step("content.proof", text(pt="Provar pelo conteúdo", en="Prove by content")):
+            # PEC refreshes its materialised views when it thinks it right, so that they are not asked.
+            proof = proof_content.prove_content(
+                self.connect, plan, sources, self.jobs, self.reporter.progress, declared=_own_writes(plan)
+            )
+            self.run.save("content-proof", proof.to_dict())
+            check_proof(proof, self.run.folder)
 
     def check_merged(self, plan: Plan, sources: Sequence[int]) -> None:
         """Ask the checks of the merged base, for people to read: what PEC's merge made, PEC's vendor answers for."""
@@ -256,6 +271,18 @@ class VendorRehearsal(rehearsal.Rehearsal):
         if self.reporter.ask(question, text(pt="[s/N]", en="[y/N]"))[:1].lower() in ("s", "y"):
             put_back(cast("StackServer", self.server), source.number)
         return watching.stopped(self.alternate, problem, package)
+
+
+def _own_writes(plan: Plan) -> dict[str, frozenset[Kind]]:
+    """What PEC writes by itself, by table: settings, queues and what it derives change as it runs, and its history and
+    its queues gain rows. Nothing that comes of a source may be missing there all the same."""
+    anything = frozenset((Kind.INVENTED, Kind.CHANGED, Kind.LOST, Kind.DOUBLED))
+    gains = frozenset((Kind.INVENTED, Kind.DOUBLED))
+    return {
+        table.name: anything if table.action is Action.EXCLUDE else gains
+        for table in plan
+        if table.role in (Role.CONFIG, Role.QUEUE, Role.DERIVED, Role.AUDIT)
+    }
 
 
 def _is_unified(watch: watching.Watch, look: Look) -> bool:
