@@ -34,7 +34,7 @@ from merge.proof_rows import TRUE, Cell, Comparison
 from merge.proof_session import run_all, session, table_sizes, unlike_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from merge.plan import Plan, TablePlan
     from merge.proof import Proof

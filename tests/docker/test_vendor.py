@@ -211,8 +211,9 @@ def _everything() -> set[str]:
 def test_a_unification_by_hand_is_watched_and_proved(session: Session, prepared: Prepared) -> None:
     session.unify(prepared.script)
     result = session.end()
-    found = [" ".join(str(d[part]) for part in ("kind", "table", "column", "key", "source")) for d in result["differences"]]
-    assert (result["status"], found) == ("validated", [])
+    found = [f"{d['kind']} {d['table']}.{d['column']} [{d['key']}] {d['reason']}" for d in result["differences"]]
+    assert not found, " · ".join(found)
+    assert result["status"] == "validated", result["problem"]
     assert result["engine"] == "pec"
     assert result["central_proof"]["method"] == "content"
     assert result["central_proof"]["differences"] == 0
