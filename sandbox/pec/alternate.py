@@ -172,7 +172,8 @@ class Alternate:
         """Put back what was neutralised in a base, on which no PEC runs."""
         connect = partial(self.server.connect, base.database, base.owner)
         undone = neutralise.undo(connect, self.undo_list(base))
-        self.note(undone={**self.kept("undone", {}), base.name: undone})
+        same = neutralise.is_undone(connect, self.undo_list(base))  # bit by bit
+        self.note(undone={**self.kept("undone", {}), base.name: {**asdict(undone), "is_undone": same}})
         return undone
 
     # PECs

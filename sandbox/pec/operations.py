@@ -120,7 +120,8 @@ def watch(run: Run, reporter: Reporter, *, minutes: float = 0.0, every: float = 
     began = time.monotonic()
     while True:
         look = looking.look()
-        reporter.note(_time(look) + looking.line(look))
+        for line in looking.lines(look):
+            reporter.note(_time(look) + line)
         if look.problem and not alternate.is_up():  # taken down while we looked
             return
         if look.problem:

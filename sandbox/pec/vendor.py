@@ -225,7 +225,8 @@ class VendorRehearsal(rehearsal.Rehearsal):
                 ended = ended or time.monotonic()
                 if not watch.growth.samples or watch.growth.stalled(_QUIET_SECONDS / 60):
                     return ""
-            self.reporter.note(watch.line(look))
+            for line in watch.lines(look):
+                self.reporter.note(line)
             if (said := typed.wait(_SECONDS_BETWEEN_LOOKS)) is not None and step is not None:
                 marks.add(guide.ERROR if said.lower().startswith("err") else step.mark, by="person")
 

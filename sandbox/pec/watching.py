@@ -41,7 +41,7 @@ class Look:
 
     :param states: by service, how its container is.
     :param memory: bytes that each service uses.
-    :param errors: unexpected lines of a log that came since the last look, by service.
+    :param events: what the logs said since the last look, by service.
     :param sample: of the first PEC's base; None if the server does not answer.
     :param expected: records, since the start, of what a closed room must refuse.
     """
@@ -49,7 +49,7 @@ class Look:
     at: str
     states: Mapping[str, State | None]
     memory: Mapping[str, int]
-    errors: tuple[tuple[str, Event], ...]
+    events: tuple[tuple[str, Event], ...]
     sample: Sample | None
     expected: int
 
@@ -61,15 +61,20 @@ class Look:
                 known = pec_log.explain_exit(137 if state and state.out_of_memory else state.exit_code if state else 0,
                                              pec_log.load_known())  # fmt: skip
                 return text(pt=f"{service} parou", en=f"{service} ended") + (f": {known.title}" if known else "")
-        for service, event in self.errors:
-            failure = event.kind == "failure" and event.known
-            title = pec_log.explain(failure, pec_log.load_known())[0] if failure else ""
-            what = title or ", ".join(event.exceptions) or event.logger or event.level
-            return text(
-                pt=f"{service} registrou um erro (linha {event.line} do log): {what}",
-                en=f"{service} logged an error (line {event.line} of its log): {what}",
-            )
+        for service, event in self.events:
+            if event.kind in ("failure", "error"):
+                return text(
+                    pt=f"{service} registrou um erro (linha {event.line} do log): {what(event)}",
+                    en=f"{service} logged an error (line {event.line} of its log): {what(event)}",
+                )
         return ""
+
+
+def what(event: Event) -> str:
+    """What an event is about: what is known of it, else the classes that it names; never a message."""
+    if event.known is not None and event.kind != "error":
+        return pec_log.explain(event.known, pec_log.load_known())[0]
+    return ", ".join(event.exceptions) or event.logger or event.level
 
 
 @dataclass
@@ -94,11 +99,8 @@ class Watch:
         stack = self.alternate.stack
         states = {pec.base.service: stack.state(pec.base.service) for pec in self.watched}
         ended = {service for service, state in states.items() if state is None or not state.is_running}
-        errors = [
-            (pec.base.service, event)
-            for pec in self.watched
-            for event in pec.read(final=pec.base.service in ended)
-            if event.kind in ("failure", "error")
+        events = [
+            (pec.base.service, event) for pec in self.watched for event in pec.read(final=pec.base.service in ended)
         ]
         try:
             sample = self.growth.sample()
@@ -109,12 +111,12 @@ class Watch:
             count for pec in self.watched for name, count in pec.follower.known.items() if known[name] == "expected"
         )
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return Look(now, states, self._memory(), tuple(errors), sample, expected)
+        return Look(now, states, self._memory(), tuple(events), sample, expected)
 
-    def line(self, look: Look) -> str:
-        """One look, in one line for people."""
-        parts = list(self._parts(look))
-        return " · ".join(parts)
+    def lines(self, look: Look) -> list[str]:
+        """One look, for people: what the logs said, and one line of figures."""
+        said = [f"{service}: {event.kind}, {what(event)} (log: {event.line})" for service, event in look.events]
+        return [*said, " · ".join(self._parts(look))]
 
     def statuses(self, look: Look) -> tuple[StatusLine, ...]:
         """What the tables of the unification say."""

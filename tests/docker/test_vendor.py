@@ -224,6 +224,8 @@ def test_a_unification_by_hand_is_watched_and_proved(session: Session, prepared:
     assert [line["moment"] for line in kept["isolation"]] == ["before", "before PEC", "PEC runs", "after"]
     assert {change["rule"] for change in kept["neutralised"]["central"] if change["rows"]} >= {"D-05", "D-06", "D-10"}
     assert kept["undone"]["central"]["conflict_count"] == 0
+    assert kept["undone"]["central"]["is_undone"]
+    assert kept["undone"]["central"]["restored"] > 0
 
     # A row that does not come is found, by content alone.
     with homolog.open_server(session.run).connect(DATABASE) as conn:

@@ -82,6 +82,5 @@ def _sequences(conn: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
     listed = "SELECT relname::text FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
     for (name,) in conn.execute(listed).fetchall():
         sequence = sql.Identifier("public", str(name))
-        query = sql.SQL("SELECT last_value, is_called FROM {}").format(sequence)
-        for last, called in conn.execute(query).fetchall():
-            yield f"SELECT setval('{sequence.as_string(conn)}', {last}, {called})"
+        for (last,) in conn.execute(sql.SQL("SELECT last_value FROM {}").format(sequence)).fetchall():
+            yield f"SELECT setval('{sequence.as_string(conn)}', {last})"  # called: the stand-in has taken the first

@@ -20,11 +20,12 @@ def _experiments(file: str) -> dict[str, str]:
 
 
 def _tasks() -> set[str]:
-    """Commands that there are, and those of the engine that the protocol is about."""
+    """Commands that there are."""
     source = (DOCS.parent / "tasks.py").read_text(encoding="utf-8")
     named = re.findall(r'^    name="([\w.-]+)",$', source, re.MULTILINE)
     functions = re.findall(r"^def (\w+)\(\s*c: Context", source, re.MULTILINE)
-    return {*named, *functions, "pec.up", "pec.watch", "pec.down"}
+    pec = (DOCS.parent / "sandbox" / "pec" / "tasks.py").read_text(encoding="utf-8")
+    return {*named, *functions, *(f"pec.{name}" for name in re.findall(r"^def (\w+)\(\s*c: Context", pec, re.MULTILINE))}
 
 
 def test_every_experiment_is_complete_in_both_languages() -> None:
