@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,8 @@ def merged(
 ) -> Iterator[tuple[Bench, Plan]]:
     """A database of the generated schema into which the sources were merged, and in which the ledger adds up."""
     for table in made if setting else ():
-        if table.ddl.startswith(f'CREATE TABLE "{table.name}" ("id" bigint PRIMARY KEY,') and '"c0" text' in table.ddl:
+        numbered = table.ddl.startswith(f'CREATE TABLE "{table.name}" ("id" bigint PRIMARY KEY,')
+        if numbered and re.search(r'"c0" text( NOT NULL)?[,)]', table.ddl):
             table.rule["set"] = [{"column": "c0", "value": "set 'it'", **_WHY}]
     database = f"generated_{next(_number)}"
     server.create_role(MERGE, member_of=OWNER, settings={"session_replication_role": "replica"})
