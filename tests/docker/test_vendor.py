@@ -215,9 +215,11 @@ def test_a_unification_by_hand_is_watched_and_proved(session: Session, prepared:
     assert not found, " · ".join(found)
     assert result["status"] == "validated", result["problem"]
     assert result["engine"] == "pec"
-    assert result["central_proof"]["method"] == "content"
-    assert result["central_proof"]["differences"] == 0
-    assert result["central_proof"]["rows_compared"] > 100_000
+    proof = result["content_proof"]
+    assert proof["differences"] == 0
+    assert proof["central_unchanged"] is None
+    assert proof["rows_compared"] > 100_000
+    assert proof["declared"]["tb_unificacao_base invented"] == 1  # PEC's own writing is told, and no difference
     assert all(source["dispositions"] is None for source in result["sources"])
     kept = session.run.load("pec")
     assert {line["left"] for line in kept["isolation"]} == {0}

@@ -25,7 +25,8 @@ def _tasks() -> set[str]:
     named = re.findall(r'^    name="([\w.-]+)",$', source, re.MULTILINE)
     functions = re.findall(r"^def (\w+)\(\s*c: Context", source, re.MULTILINE)
     pec = (DOCS.parent / "sandbox" / "pec" / "tasks.py").read_text(encoding="utf-8")
-    return {*named, *functions, *(f"pec.{name}" for name in re.findall(r"^def (\w+)\(\s*c: Context", pec, re.MULTILINE))}
+    below = re.findall(r"^def (\w+)\(\s*c: Context", pec, re.MULTILINE)
+    return {*named, *functions, *(f"pec.{name}" for name in below)}
 
 
 def test_every_experiment_is_complete_in_both_languages() -> None:
