@@ -35,7 +35,7 @@ from sandbox.options import PEC, Options, options_of
 from sandbox.pec import alternate
 from sandbox.pec.compose import MEGABYTE, PART, Settings
 from sandbox.pec.stack_server import StackServer
-from sandbox.pec.vendor import VendorRehearsal
+from sandbox.pec.vendor import VendorRehearsal, refuse_to_repeat
 from sandbox.preflight import Decisions, Preflight
 from sandbox.rehearsal import Rehearsal
 from sandbox.result import RunResult
@@ -75,6 +75,11 @@ def resume(
             evidence=run.folder,
             next_step=text(pt="Comece outra com invoke homolog.", en="Start another with invoke homolog."),
         )
+    try:
+        refuse_to_repeat(run)
+    except ConfigError:
+        run.unlock()
+        raise
     if run.has("result") and (before := run.load("result"))["status"] == "validated":
         run.unlock()
         return run, RunResult.from_dict(before)
@@ -404,10 +409,11 @@ def _prepared(run: Run, options: Options, reporter: Reporter) -> Iterator[Rehear
         if not found:
             folder = server.scratch / "samples"
             with reporter.step(text(pt="Criar backups sintéticos", en="Make synthetic backups")), run.step("sample"):
-                made = sample.make_samples(server, folder, scale=options.scale, attachments=True)
+                made = sample.make_samples(server, folder, scale=options.scale, attachments=options.engine != PEC)
             names = [CENTRAL, *(path.stem for path in made[1:])]
             inputs.inspect(run, dict(zip(names, made, strict=True)), reporter)
-            run.note(samples=[[n, str(sample.attachments_of(p))] for n, p in zip(names, made, strict=True)])
+            if options.engine != PEC:
+                run.note(samples=[[n, str(sample.attachments_of(p))] for n, p in zip(names, made, strict=True)])
         if samples := run.load("run").get("samples"):
             directories = tuple((name, Path(path)) for name, path in samples)
         inputs.take_attachments(run, directories, store, options.parallel, reporter)

@@ -225,6 +225,10 @@ class Alternate:
         """Stop the PECs, and what only they need; the server runs on."""
         self.stack.stop(CENTRAL, SOURCE, PROXY, CANARY)
 
+    def clear(self) -> None:
+        """Remove the containers of PECs that have done their work."""
+        self.stack.remove(CENTRAL, SOURCE, PROXY, CANARY)
+
     def _configure(self, bases: Sequence[Base]) -> None:
         used = {base.service: (base.database, base.owner) for base in bases}
         settings = self.stack.settings

@@ -67,16 +67,19 @@ def up(run: Run, asked: Asked, reporter: Reporter) -> Base:
         )
     found = alternate.use(asked.jar)
     _demand_version(run, found.version, asked)
-    server = alternate.server
-    with reporter.step(text(pt="Fechar a rede e iniciar o PostgreSQL", en="Close the network, start PostgreSQL")):
-        server.start()
-    alternate.check_isolation("empty")
-    base = _copy(run, alternate, reporter)
-    with reporter.step(text(pt="Neutralizar a cópia", en="Neutralise the copy")):
-        alternate.neutralise(base)
-    alternate.boot(base, patience=asked.patience)
-    if not run.has(smoke.FILE):
-        draw(run, alternate, base)
+    try:
+        with reporter.step(text(pt="Fechar a rede e iniciar o PostgreSQL", en="Close the network, start PostgreSQL")):
+            alternate.server.start()
+        alternate.check_isolation("empty")
+        base = _copy(run, alternate, reporter)
+        with reporter.step(text(pt="Neutralizar a cópia", en="Neutralise the copy")):
+            alternate.neutralise(base)
+        alternate.boot(base, patience=asked.patience)
+        if not run.has(smoke.FILE):
+            draw(run, alternate, base)
+    except BaseException:
+        alternate.server.stop()  # what is there can be looked at, until `pec.down` or the next `pec.up`
+        raise
     return base
 
 
@@ -122,10 +125,12 @@ def watch(run: Run, reporter: Reporter, *, minutes: float = 0.0, every: float = 
         look = looking.look()
         for line in looking.lines(look):
             reporter.note(_time(look) + line)
-        if look.problem and not alternate.is_up():  # taken down while we looked
-            return
+        if look.problem and not alternate.is_up() and (run.is_busy or not alternate.kept("bases", [])):
+            return  # taken down while we looked
+        if look.problem and _is_vendor(run):  # whoever guides the unification sees it too, and acts
+            raise watching.stopped(alternate, look.problem, alternate.folder)
         if look.problem:
-            raise watching.stopped(alternate, look.problem, watching.freeze(alternate, look.problem))
+            raise watching.troubled(alternate, look.problem, watching.freeze(alternate, look.problem))
         alternate.check_isolation("watch", keep=False)
         if minutes and time.monotonic() - began >= minutes * 60:
             return

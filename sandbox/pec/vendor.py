@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sandbox.pec.stack_server import StackServer
     from sandbox.pec.watching import Look
     from sandbox.rehearsal import Source
+    from sandbox.runs import Run
 
 FAILED = "pec_failed"
 """What the run keeps of a unification that went wrong: its number and why."""
@@ -67,6 +68,25 @@ def put_back(server: StackServer, number: int) -> None:
             server.copy_database(checkpoint(base), base.database)
 
 
+def refuse_to_repeat(run: Run) -> None:
+    """Forbid to go on with a run whose unification went wrong: the vendor says so.
+
+    :raises ConfigError: it did.
+    """
+    if failed := run.load("run").get(FAILED):
+        raise ConfigError(
+            text(
+                pt=f"A unificação da origem {failed['source']} deu erro nesta execução: não se repete.",
+                en=f"The unification of source {failed['source']} went wrong in this run: it is not repeated.",
+            ),
+            evidence=run.folder,
+            next_step=text(
+                pt="Espere a resposta do suporte e comece outra execução.",
+                en="Wait for the answer of support, and begin another run.",
+            ),
+        )
+
+
 @dataclass
 class VendorRehearsal(rehearsal.Rehearsal):
     """A rehearsal in which the vendor's unification merges; `server` is the one of the PECs' room.
@@ -90,18 +110,6 @@ class VendorRehearsal(rehearsal.Rehearsal):
         """
         if self._is_merged(source):
             return
-        if failed := self.run.load("run").get(FAILED):
-            raise ConfigError(
-                text(
-                    pt=f"A unificação da origem {failed['source']} deu erro nesta execução: não se repete.",
-                    en=f"The unification of source {failed['source']} went wrong in this run: it is not repeated.",
-                ),
-                evidence=self.run.folder,
-                next_step=text(
-                    pt="Espere a resposta do suporte e comece outra execução.",
-                    en="Wait for the answer of support, and begin another run.",
-                ),
-            )
         self.check(plan, found, source)
         with self.run.step(f"source.{source.number}.merge"):
             self._unify(source)
@@ -176,6 +184,7 @@ class VendorRehearsal(rehearsal.Rehearsal):
         self.alternate.check_isolation("after")
         if problem:
             raise self._failed(source, problem)
+        self.alternate.clear()
         for base in (central, origin):
             self.server.drop_database(checkpoint(base))
         self.server.drop_database(origin.database)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from docker.errors import APIError
 
-from merge.errors import MergeError
+from merge.errors import MergeError, ServerError
 from merge.language import counted, number, text
 from sandbox import events, images, words
 from sandbox.pec import pec_log
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 STALLED_MINUTES = 15.0
 """Without any growth for so long, people are told; a unification takes hours, and that may be as it should."""
+
+_LITTLE = 5 * 2**30
+"""Bytes free on the disk below which people are told."""
 
 _CARE = 3
 """Watched tables that a line names."""
@@ -131,7 +134,8 @@ class Watch:
             )
             yield text(pt="banco ", en="database ") + words.size(look.sample.database_bytes)
             if look.sample.free is not None:
-                yield words.size(look.sample.free) + text(pt=" livres", en=" free")
+                little = text(pt=" (pouco espaço!)", en=" (little room!)") if look.sample.free < _LITTLE else ""
+                yield words.size(look.sample.free) + text(pt=" livres", en=" free") + little
         if look.memory:
             used = ", ".join(f"{service} {words.size(used)}" for service, used in look.memory.items())
             yield text(pt="memória ", en="memory ") + used
@@ -194,6 +198,20 @@ def _read_me(problem: str) -> str:
         "Holds the logs of both PECs (pec.log), which may quote patients, the timeline, the hashes of the backups.\n"
         "Send it by the official channel of support only. Do not repeat the unification: restore both backups, wait.\n"
         "The two backups that support asks for are health data: a person decides, and sends them.\n",
+    )
+
+
+def troubled(alternate: Alternate, problem: str, package: Path) -> ServerError:
+    """The error for a PEC that people look at, in which something went wrong."""
+    return ServerError(
+        text(pt=f"O PEC teve um problema: {problem}.", en=f"PEC has a problem: {problem}."),
+        evidence=package,
+        next_step=text(
+            pt="O candidato não foi tocado. Veja o log; depois: invoke pec.down, e pec.up para uma cópia nova. "
+            f"(invoke pec.watch --run {alternate.run.id} continua a acompanhar.)",
+            en="The candidate was not touched. See the log; then: invoke pec.down, and pec.up for a new copy. "
+            f"(invoke pec.watch --run {alternate.run.id} goes on watching.)",
+        ),
     )
 
 
