@@ -19,6 +19,7 @@ from sandbox import leftovers as leftover
 from sandbox.embedded import EmbeddedServer
 from sandbox.options import PEC_MEMORY, Options, accepted_of, options_of
 from sandbox.pec import tasks as pec_tasks
+from sandbox.pec.listen import PORT
 from sandbox.rehearsal import DATABASE, PROOF
 from sandbox.result import RunResult
 from sandbox.result import junit as junit_xml
@@ -49,6 +50,7 @@ _BACKUPS_HELP = {
     "engine": "sql: this project merges; pec: the vendor's own unification, which a person does, guided and watched",
     "pec-jar": "installer of PEC (eSUS-AB-PEC-…-Linux64.jar), for the engine pec",
     "pec-memory": "megabytes for each PEC",
+    "pec-port": "HTTPS port of this machine at which both PECs are reached; 0 for any",
 }
 
 
@@ -86,6 +88,7 @@ def rehearse(
     engine: str = "sql",
     pec_jar: str = "",
     pec_memory: int = PEC_MEMORY,
+    pec_port: int = PORT,
     json: bool = False,
     junit: str = "",
     keep_running: bool = False,
@@ -149,6 +152,7 @@ def preflight(
     engine: str = "sql",
     pec_jar: str = "",
     pec_memory: int = PEC_MEMORY,
+    pec_port: int = PORT,
     json: bool = False,
 ) -> None:
     """Restore the backups and check them, and merge nothing; `invoke homolog --resume RUN` goes on from there."""

@@ -34,6 +34,7 @@ from sandbox.collect import collect
 from sandbox.options import PEC, Options, options_of
 from sandbox.pec import alternate
 from sandbox.pec.compose import MEGABYTE, PART, Settings
+from sandbox.pec.listen import Listen
 from sandbox.pec.stack_server import StackServer
 from sandbox.pec.vendor import VendorRehearsal, refuse_to_repeat
 from sandbox.preflight import Decisions, Preflight
@@ -478,7 +479,8 @@ def _choose(
     run: Run, options: Options, provider: str, major: int | None, paths: Sequence[str], *, exact: bool = False
 ) -> tuple[Server, str]:
     if options.engine == PEC:
-        settings = Settings(run.id, run.folder, pec_memory=options.pec_memory * MEGABYTE)
+        listen = Listen(port=options.pec_port or None)
+        settings = Settings(run.id, run.folder, pec_memory=options.pec_memory * MEGABYTE, listen=listen)
         server = StackServer(settings, major=major or choose.MAJOR, inputs=[Path(path) for path in paths])
         return server, text(pt="o da rede fechada dos PECs", en="that of the PECs' closed network")
     return choose.choose(

@@ -13,6 +13,7 @@ from merge.errors import ConfigError
 from merge.language import text
 from merge.plan import ALL
 from sandbox import choose, preflight
+from sandbox.pec.listen import PORT
 from sandbox.sample import world
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ VENDOR = "vendor"
 PEC_MEMORY = 4096
 """Megabytes for a PEC unless another number is given: half of what the vendor asks of its smallest server."""
 _LEAST_MEMORY = 256
+
 
 _PASSWORDS = "passwords"
 """The policy of a profile that makes the sources' users change their passwords."""
@@ -57,6 +59,7 @@ class Options:
     :param engine: what merges: sql, this project; or pec, the vendor's own unification, which a person does.
     :param pec_jar: the installer of PEC; needed by the engine pec.
     :param pec_memory: megabytes for each PEC.
+    :param pec_port: port of this machine at which people reach them; 0 for any.
     """
 
     central: Path | None = None
@@ -78,6 +81,7 @@ class Options:
     engine: str = SQL
     pec_jar: Path | None = None
     pec_memory: int = PEC_MEMORY
+    pec_port: int = PORT
 
     @classmethod
     def parse(
@@ -170,6 +174,8 @@ class Options:
             )
         if self.pec_memory < _LEAST_MEMORY:
             yield f"--pec-memory {self.pec_memory}: {_LEAST_MEMORY} MB"
+        if not 0 <= self.pec_port < 1 << 16:
+            yield f"--pec-port {self.pec_port}"
 
     def _problems_of_names(self) -> Iterator[str]:
         names = [name for name, _ in self.sources]

@@ -10,7 +10,7 @@ from invoke.tasks import task
 from sandbox.console import Reporter
 from sandbox.options import PEC_MEMORY
 from sandbox.pec import operations
-from sandbox.pec.listen import Listen
+from sandbox.pec.listen import PORT, Listen
 from sandbox.pec.show import show_pec, show_smoke
 from sandbox.pec.smoke import sign_off
 from sandbox.runs import Run
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         "pec-jar": "installer of PEC: eSUS-AB-PEC-…-Linux64.jar",
         "listen": "address of this machine at which people reach it; this machine only by default",
         "allow": "with --listen: address or network that may connect; once for each",
-        "port": "HTTPS port",
+        "port": "HTTPS port; 0 for any",
         "memory": "megabytes for PEC",
         "patience": "minutes that PEC may take to answer",
         "migrate": "PEC may bring the copy to its own version",
@@ -40,7 +40,7 @@ def up(
     run: str = "",
     listen: str = "127.0.0.1",
     allow: list[str] | None = None,
-    port: int = 8443,
+    port: int = PORT,
     memory: int = PEC_MEMORY,
     patience: float = 25.0,
     migrate: bool = False,
@@ -49,7 +49,7 @@ def up(
     reporter = Reporter()
     found = Run.open(run)
     found.lock()
-    where = Listen.parse(listen, port, allow or ())
+    where = Listen.parse(listen, port or None, allow or ())
     asked = operations.Asked(Path(pec_jar).resolve(), where, memory, patience, migrate)
     show_pec(reporter, found, operations.up(found, asked, reporter))
 

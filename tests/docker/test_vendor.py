@@ -48,10 +48,12 @@ class Prepared:
 
     backups: list[Path]
     script: str
+    runs: Path
+    run: Run
 
 
 @pytest.fixture(scope="module")
-def prepared(docker_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(docker_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     """Backups of a central and a source, merged once by our own engine in the vendor's scope to see what comes."""
     folder = tmp_path_factory.mktemp("vendor")
     backups = make_samples(docker_server, docker_server.scratch / "vendor", scale=0.34, sources=1)
@@ -64,7 +66,8 @@ def prepared(docker_server: Server, tmp_path_factory: pytest.TempPathFactory) ->
         try:
             assert result.status == "validated", result.problem
             with homolog.open_server(run).connect(DATABASE) as conn:
-                return Prepared(backups, script(conn, catalog.read(conn, "public")))
+                added = script(conn, catalog.read(conn, "public"))
+            yield Prepared(backups, added, folder, run)
         finally:
             homolog.destroy(run)
 
@@ -97,18 +100,8 @@ class Session:
         self.wait_for(mark, lambda: f"pec.mark {mark} " in self.said.read_text())
 
     def press(self, host: str, action: str) -> str:
-        """Press a button of a PEC, through the proxy, trusting only the run's authority."""
-        context = ssl.create_default_context(cafile=str(self.run.folder / "alternate" / "ca.crt"))
-        with images.daemon() as client:
-            net = client.containers.get(f"homolog-{self.run.id}-pec-net")
-        port = net.attrs["NetworkSettings"]["Ports"]["443/tcp"][0]["HostPort"]
-        # The certificate is of 127.0.0.1 too; which PEC answers is told by the name.
-        method = "GET" if action == "status" else "POST"
-        page = f"https://127.0.0.1:{port}/standin/{action}"
-        request = urllib.request.Request(page, method=method, headers={"Host": host})
-        with urllib.request.urlopen(request, context=context, timeout=30) as answer:
-            said: str = answer.read().decode()
-        return said
+        """Press a button of a PEC."""
+        return _press(self.run, host, f"standin/{action}", "GET" if action == "status" else "POST")
 
     def mark(self, step: str) -> None:
         """Tell the guide that a step was done."""
@@ -148,6 +141,19 @@ class Session:
         return result
 
 
+def _press(run: Run, host: str, page: str, method: str = "GET") -> str:
+    """Ask a PEC for a page, through the proxy, trusting only the run's authority."""
+    context = ssl.create_default_context(cafile=str(run.folder / "alternate" / "ca.crt"))
+    with images.daemon() as client:
+        net = client.containers.get(f"homolog-{run.id}-pec-net")
+    port = net.attrs["NetworkSettings"]["Ports"]["443/tcp"][0]["HostPort"]
+    # The certificate is of 127.0.0.1 too; which PEC answers is told by the name.
+    request = urllib.request.Request(f"https://127.0.0.1:{port}/{page}", method=method, headers={"Host": host})
+    with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+        said: str = answer.read().decode()
+    return said
+
+
 def _invoke(runs: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "invoke", *words],
@@ -183,6 +189,7 @@ def session(prepared: Prepared, standin: Path, tmp_path: Path) -> Iterator[Sessi
 def _process(runs: Path, said: Path, central: Path, source: Path, jar: Path) -> Iterator[subprocess.Popen[str]]:
     command = [
         *(sys.executable, "-m", "invoke", "homolog", "--engine", "pec", "--pec-jar", str(jar), "--pec-memory", "512"),
+        *("--pec-port", "0"),
         *("--central", str(central), "--source", f"ubs={source}"),
     ]
     env = {**os.environ, "HOMOLOG_RUNS": str(runs), "HOMOLOG_LANG": "en", "COLUMNS": "300"}
@@ -258,3 +265,38 @@ def test_the_first_error_stops_it_and_nothing_is_repeated(session: Session) -> N
     assert "not repeated" in again.stdout + again.stderr
     back = _invoke(session.runs, "pec.put-back", "--run", session.run.id)
     assert back.returncode == 0, back.stderr
+
+
+def test_people_look_at_the_result(prepared: Prepared, standin: Path, make_standin: Callable[[str], Path]) -> None:
+    def invoke(*words: str) -> subprocess.CompletedProcess[str]:
+        return _invoke(prepared.runs, *words, "--run", prepared.run.id)
+
+    homolog.stop(prepared.run)
+    before, files = _everything(), set(prepared.run.folder.iterdir())
+    other = invoke("pec.up", "--pec-jar", str(make_standin("5.4.1")), "--port", "0")
+    assert other.returncode == 2, other.stderr
+    assert "of version 5.4.1" in other.stdout + other.stderr
+    up = invoke("pec.up", "--pec-jar", str(standin), "--port", "0", "--memory", "512")
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert json.loads(_press(prepared.run, "central.homolog", "api/public/info"))["training"] is True
+    assert invoke("pec.watch", "--minutes", "0.01").returncode == 0
+    assert invoke("pec.smoke", "--stratum", "pregnant", "--by", "Enf. Teste").returncode == 0
+    kept = prepared.run.load("smoke")
+    assert {drawn["stratum"] for drawn in kept["drawn"]} == {"pregnant", "chronic", "vaccinated_child", "both_bases"}
+    assert [signature["stratum"] for signature in kept["signatures"]] == ["pregnant"]
+
+    _press(prepared.run, "central.homolog", "standin/error", "POST")
+    watched = invoke("pec.watch", "--minutes", "1")
+    assert watched.returncode == 2, watched.stdout + watched.stderr
+    assert "pec-central logged an error" in watched.stdout + watched.stderr
+    assert list((prepared.run.folder / "alternate").glob("ticket-*.zip"))
+
+    down = invoke("pec.down")
+    assert down.returncode == 0, down.stderr
+    assert _everything() == before
+    assert {line["left"] for line in prepared.run.load("pec")["isolation"]} == {0}
+    # Of what PEC had, only the evidence stays: no copy, no log, no old value.
+    left = {path.name for path in set(prepared.run.folder.iterdir()) - files}
+    assert left <= {"alternate", "pec.json", "smoke.json", "support-bundle.zip", "lock"}
+    assert all(path.suffix == ".zip" for path in (prepared.run.folder / "alternate").iterdir())
+    assert invoke("prove").returncode == 0  # the candidate was not touched
