@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from merge.errors import ServerError
+from merge.errors import ConfigError, ServerError
 from merge.language import text
 from sandbox import images, installer, labelled
 from sandbox.pec import isolation, neutralise, pec_log, tls
@@ -117,6 +117,29 @@ class Alternate:
         self.stack.settings = replace(self.stack.settings, pec=pec, proxy=proxy)
         self.note(installer={"name": jar.name, "sha256": found.sha256, "version": found.version, "image": pec})
         return found
+
+    def demand_version(self, version: str | None, names: Sequence[str], *, migrate: bool = False) -> None:
+        """Look whether an installer is of the version of bases of the run, as far as both are known.
+
+        :param names: the bases' names in the run.
+        :param migrate: PEC may bring them to its version.
+        :raises ConfigError: it is of another.
+        """
+        known = self.run.load("run").get("versions", {})
+        other = {name: known[name] for name in names if known.get(name) not in (None, version)}
+        if version is None or not other or migrate:
+            return
+        found = ", ".join(f"{name}: {base}" for name, base in other.items())
+        raise ConfigError(
+            text(
+                pt=f"O instalador é da versão {version}, e as bases não ({found}): o PEC não iniciaria.",
+                en=f"The installer is of version {version}, the bases are not ({found}): PEC would not start.",
+            ),
+            next_step=text(
+                pt="Use o instalador da versão das bases. Só para olhar, pec.up --migrate leva a cópia à versão dele.",
+                en="Use the installer of the bases' version. Only to look, pec.up --migrate brings the copy to its own.",
+            ),
+        )
 
     # Before a PEC starts
 

@@ -66,7 +66,7 @@ def up(run: Run, asked: Asked, reporter: Reporter) -> Base:
             next_step=f"invoke pec.watch --run {run.id} | invoke pec.down --run {run.id}",
         )
     found = alternate.use(asked.jar)
-    _demand_version(run, found.version, asked)
+    alternate.demand_version(found.version, ["central"], migrate=asked.migrate)
     try:
         with reporter.step(text(pt="Fechar a rede e iniciar o PostgreSQL", en="Close the network, start PostgreSQL")):
             alternate.server.start()
@@ -193,23 +193,6 @@ def _demand_validated(run: Run) -> None:
             ),
             next_step="invoke status",
         )
-
-
-def _demand_version(run: Run, version: str | None, asked: Asked) -> None:
-    """The PEC must be of the base's version, or may migrate it."""
-    base = run.load("run").get("versions", {}).get("central")
-    if version is None or base is None or version == base or asked.migrate:
-        return
-    raise ConfigError(
-        text(
-            pt=f"O instalador é da versão {version} e a base da {base}: o PEC não iniciaria.",
-            en=f"The installer is of version {version} and the base of {base}: PEC would not start.",
-        ),
-        next_step=text(
-            pt="Use o instalador da versão da base, ou --migrate, que leva só a cópia à versão do instalador.",
-            en="Use the installer of the base's version, or --migrate, which brings the copy only to the installer's.",
-        ),
-    )
 
 
 def _copy(run: Run, alternate: Alternate, reporter: Reporter) -> Base:

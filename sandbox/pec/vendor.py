@@ -169,7 +169,8 @@ class VendorRehearsal(rehearsal.Rehearsal):
     def _unify(self, source: Source) -> None:
         central, origin = central_base(), source_base(source.number)
         if self.jar is not None and not self.alternate.stack.settings.pec:
-            self.alternate.use(self.jar)
+            found = self.alternate.use(self.jar)
+            self.alternate.demand_version(found.version, ["central", source.name])
         self._make_ready(source, central, origin)
         marks = Marks(self.alternate.folder / f"source-{source.number}-steps.jsonl")
         if marks.told:

@@ -276,6 +276,9 @@ def test_people_look_at_the_result(prepared: Prepared, standin: Path, make_stand
     other = invoke("pec.up", "--pec-jar", str(make_standin("5.4.1")), "--port", "0")
     assert other.returncode == 2, other.stderr
     assert "of version 5.4.1" in other.stdout + other.stderr
+    killed = invoke("pec.up", "--pec-jar", str(standin), "--port", "0", "--memory", "32")
+    assert killed.returncode == 2, killed.stdout + killed.stderr
+    assert "there was not enough memory" in killed.stdout + killed.stderr
     up = invoke("pec.up", "--pec-jar", str(standin), "--port", "0", "--memory", "512")
     assert up.returncode == 0, up.stdout + up.stderr
     assert json.loads(_press(prepared.run, "central.homolog", "api/public/info"))["training"] is True
