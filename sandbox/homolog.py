@@ -422,7 +422,8 @@ def _prepared(run: Run, options: Options, reporter: Reporter) -> Iterator[Rehear
         if not run.is_done("central.restore"):  # from then on it takes the room that was there
             every = range(len(inputs.backups(run)))
             delivered = sum(known.size for n in every if (known := store.inventory(n)) is not None)
-            inputs.check(run, server, rehearsal.profile.application.essential, asked, reporter, delivered)
+            copies = 2 if options.engine == PEC else 1  # both bases are kept as they were while PEC unifies
+            inputs.check(run, server, rehearsal.profile.application.essential, asked, reporter, delivered, copies)
         yield rehearsal
 
 

@@ -76,20 +76,22 @@ def take_attachments(
 
 
 def check(
-    run: Run, server: Server, essential: Sequence[str], preflight: Preflight, reporter: Reporter, carried: int
-) -> None:
+    run: Run, server: Server, essential: Sequence[str], preflight: Preflight, reporter: Reporter, carried: int,
+    copies: int = 1,
+) -> None:  # fmt: skip
     """Ask what files and this machine can answer, before anything is restored.
 
     :param essential: tables without whose rows a backup is not one of the application.
     :param carried: bytes of attachments that will be carried along.
+    :param copies: how many times the databases are there at once, at most.
     :raises PreflightBlocked: with all that blocks.
     """
-    answers = [host_checks.answer_of(found) for found in _host_checks(backups(run), server, essential, carried)]
+    answers = [host_checks.answer_of(found) for found in _host_checks(backups(run), server, essential, carried, copies)]
     preflight.check(preflight.report("files", answers, reporter))
 
 
 def _host_checks(
-    found: Mapping[str, Backup], server: Server, essential: Sequence[str], carried: int
+    found: Mapping[str, Backup], server: Server, essential: Sequence[str], carried: int, copies: int
 ) -> Iterator[HostCheck]:
     central = found[CENTRAL]
     measured = {name: Contents.of(backup) for name, backup in found.items()}
@@ -102,5 +104,5 @@ def _host_checks(
         yield file_checks.complete(backup, name, essential)
         yield file_checks.encoding(backup, name)
     needed = host_checks.disk_needed([(backup, measured[name]) for name, backup in found.items()], carried)
-    yield host_checks.disk(needed, server.place)
+    yield host_checks.disk(copies * needed, server.place)
     yield host_checks.memory()

@@ -137,7 +137,7 @@ class Alternate:
             ),
             next_step=text(
                 pt="Use o instalador da versão das bases. Só para olhar, pec.up --migrate leva a cópia à versão dele.",
-                en="Use the installer of the bases' version. Only to look, pec.up --migrate brings the copy to its own.",
+                en="Use the installer of the bases' version. Only to look, pec.up --migrate brings the copy to it.",
             ),
         )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from merge import profile as profiles
 from merge.errors import ConfigError
 from merge.language import text
-from sandbox import homolog, intake, restore
+from sandbox import homolog, intake, restore, words
 from sandbox.options import PEC, PEC_MEMORY, options_of
 from sandbox.pec import smoke, vendor, watching
 from sandbox.pec.alternate import CENTRAL, PATIENCE, Alternate, Base
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sandbox.console import Reporter
     from sandbox.pec.watching import Look
     from sandbox.runs import Run
+    from sandbox.server import Server
 
 LOOK = "look"
 """The database that people look at: a disposable copy of the candidate."""
@@ -204,12 +205,14 @@ def _copy(run: Run, alternate: Alternate, reporter: Reporter) -> Base:
     with reporter.step(text(pt="Copiar o candidato", en="Copy the candidate")):
         server.drop_database(LOOK)
         if _is_vendor(run):
+            _demand_room(server, server)
             server.copy_database(DATABASE, LOOK)
             return Base(CENTRAL, LOOK, LOOK, restore.CENTRAL, link)
         jobs = options_of(run).parallel
         origin = homolog.open_server(run)
         dump = origin.scratch / "look"
         try:
+            _demand_room(origin, server)
             shutil.rmtree(dump, ignore_errors=True)
             origin.tool(
                 "pg_dump", "-Fd", "-Z", "1", "-j", str(jobs), "-f", origin.path(dump), "--no-owner", "--no-privileges",
@@ -222,6 +225,26 @@ def _copy(run: Run, alternate: Alternate, reporter: Reporter) -> Base:
             origin.stop()
             shutil.rmtree(dump, ignore_errors=True)
     return Base(CENTRAL, LOOK, LOOK, _OWNER, link)
+
+
+def _demand_room(origin: Server, server: Server) -> None:
+    """Look whether a copy of the candidate has room.
+
+    :raises ConfigError: it has not.
+    """
+    with origin.connect("postgres") as conn:
+        ((size,),) = conn.execute("SELECT pg_database_size(%s)", [DATABASE]).fetchall()
+    needed, free = size * 13 // 10, shutil.disk_usage(server.place).free  # with its dump, which is compressed
+    if free < needed:
+        raise ConfigError(
+            text(
+                pt=f"A cópia do candidato precisa de {words.size(needed)} livres em {server.place}, e há "
+                f"{words.size(free)}.",
+                en=f"The copy of the candidate needs {words.size(needed)} free at {server.place}; there are "
+                f"{words.size(free)}.",
+            ),
+            next_step=text(pt="Libere espaço.", en="Make room."),
+        )
 
 
 def _alternate(run: Run, reporter: Reporter, asked: Asked | None = None) -> Alternate:
