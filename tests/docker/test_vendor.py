@@ -172,16 +172,18 @@ def session(prepared: Prepared, standin: Path, tmp_path: Path) -> Iterator[Sessi
     """Begin a rehearsal with the engine `pec`; nothing of it is left."""
     central, source = prepared.backups
     runs, said = tmp_path / "runs", tmp_path / "said"
-    before = _everything()
     with _process(runs, said, central, source, standin) as process:
         begun = Session(runs, process, said)
         begun.wait_for("run", lambda: runs.is_dir() and bool(list(runs.glob("*/run.json"))))
         (folder,) = runs.iterdir()
         begun.run = Run(folder)
         yield begun
+    while_there = _things(begun.run)
     assert _invoke(runs, "destroy", begun.run.id, "--yes").returncode == 0
     assert leftovers(begun.run.id) == []
-    assert _everything() - before == set()
+    assert while_there
+    assert _things(begun.run) == set()
+    assert not while_there & _volumes()
     assert not [path for path in (folder / "alternate", folder / "pec", folder / "work") if path.exists()]
 
 
@@ -204,15 +206,19 @@ def _process(runs: Path, said: Path, central: Path, source: Path, jar: Path) -> 
             process.wait(120)
 
 
-def _everything() -> set[str]:
-    """All containers, networks, volumes and images that Docker has, but for PEC's, in which there are no data."""
+def _things(run: Run) -> set[str]:
+    """All that Docker has of a run: containers, networks, volumes, images, and volumes without a name."""
     with images.daemon() as client:
-        return {
-            *(str(one.name) for one in client.containers.list(all=True, ignore_removed=True)),
-            *(str(one.name) for one in client.networks.list()),
-            *(str(one.name) for one in client.volumes.list()),
-            *(tag for one in client.images.list() for tag in one.tags if not tag.startswith("homolog-pec")),
-        }
+        kinds = (client.containers.list(all=True, ignore_removed=True), client.networks.list(), client.volumes.list())
+        named = {str(one.name): one for kind in kinds for one in kind if run.id in str(one.name)}
+        mounts = [mount for one in named.values() for mount in one.attrs.get("Mounts") or () if isinstance(mount, dict)]
+        tags = {tag for one in client.images.list() for tag in one.tags if run.id in tag}
+    return {*named, *tags, *(str(mount["Name"]) for mount in mounts if mount.get("Type") == "volume")}
+
+
+def _volumes() -> set[str]:
+    with images.daemon() as client:
+        return {str(volume.name) for volume in client.volumes.list()}
 
 
 def test_a_unification_by_hand_is_watched_and_proved(session: Session, prepared: Prepared) -> None:
@@ -272,7 +278,7 @@ def test_people_look_at_the_result(prepared: Prepared, standin: Path, make_stand
         return _invoke(prepared.runs, *words, "--run", prepared.run.id)
 
     homolog.stop(prepared.run)
-    before, files = _everything(), set(prepared.run.folder.iterdir())
+    before, files = _things(prepared.run), set(prepared.run.folder.iterdir())
     other = invoke("pec.up", "--pec-jar", str(make_standin("5.4.1")), "--port", "0")
     assert other.returncode == 2, other.stderr
     assert "of version 5.4.1" in other.stdout + other.stderr
@@ -294,9 +300,12 @@ def test_people_look_at_the_result(prepared: Prepared, standin: Path, make_stand
     assert "pec-central logged an error" in watched.stdout + watched.stderr
     assert list((prepared.run.folder / "alternate").glob("ticket-*.zip"))
 
+    while_it_runs = _things(prepared.run)
+    assert len(while_it_runs) > len(before) + 6
     down = invoke("pec.down")
     assert down.returncode == 0, down.stderr
-    assert _everything() == before
+    assert _things(prepared.run) == before
+    assert not (while_it_runs - before) & _volumes()
     assert {line["left"] for line in prepared.run.load("pec")["isolation"]} == {0}
     # Of what PEC had, only the evidence stays: no copy, no log, no old value.
     left = {path.name for path in set(prepared.run.folder.iterdir()) - files}
