@@ -16,7 +16,10 @@ import psycopg
 import pytest
 
 from merge import catalog, planner, profile, scopes
+from sandbox import homolog
 from sandbox.options import Options
+from sandbox.rehearsal import DATABASE
+from sandbox.runs import Run
 from sandbox.sample.fill import create_schema, fill
 from sandbox.sample.make import DUMP_OPTIONS
 from sandbox.sample.overlap import world
@@ -316,7 +319,7 @@ def test_the_merge_is_proved_by_content_too(scope: str, request: pytest.FixtureR
     assert "rows not told apart" in (run.folder / "report.html").read_text(encoding="utf-8")
     assert "cannot be told apart by content" in done.stderr
     # It needs no keys that the engine chose, and nothing that it noted. (No test after this one asks the database.)
-    with psycopg.connect(_invoke(run.folder.parent, "dsn").stdout.strip().splitlines()[-1], autocommit=True) as conn:
+    with homolog.open_server(Run(run.folder)).connect(DATABASE) as conn:
         plan = planner.make_plan(catalog.read(conn, "public"), profile.load(), run.result["scope"])
         assert renumber(conn, plan, 0.3, first=20_000_000) > 1000
         forget(conn)

@@ -22,7 +22,7 @@ import pytest
 
 from merge.errors import ConfigError, ServerError
 from sandbox import images
-from sandbox.containers import LABEL
+from sandbox.labelled import LABEL
 from sandbox.pec.tls import make_certificate
 
 if TYPE_CHECKING:
