@@ -113,6 +113,7 @@ class VendorRehearsal(rehearsal.Rehearsal):
         self.check(plan, found, source)
         with self.run.step(f"source.{source.number}.merge"):
             self._unify(source)
+        self._list_duplicates(plan, source)  # PEC has a list of its own; whom only ours holds, nobody would look at
 
     def prove_source(self, plan: Plan, source: Source) -> None:
         """Nothing: the proof by content is of all sources at once, with the central's."""
