@@ -109,6 +109,10 @@ class Reporter:
         self._say(question)
         return self.console.input(f"  {prompt}: ", markup=False).strip()
 
+    def agrees(self, question: str) -> bool:
+        """Ask the user for consent; where there is nobody to ask, there is none."""
+        return self.ask(question, text(pt="[s/N]", en="[y/N]"))[:1].lower() in ("s", "y")
+
     def error(self, error: HomologationError) -> None:
         """Show an error that ended a run."""
         show_error(error)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from merge.catalog import Catalog
     from merge.plan import Plan
     from merge.profile import Profile
+    from merge.proof import Proof
     from sandbox.console import Reporter
     from sandbox.intake import Backup
     from sandbox.preflight import Preflight
@@ -110,6 +111,10 @@ class Rehearsal:
     def connect_merge(self) -> Connection:
         """Connect to the run's database as the role that merges: not superuser, and no trigger fires for it."""
         return self.server.connect(DATABASE, MERGE)
+
+    def _connect_owner(self) -> Connection:
+        """Connect to the run's database as the role that owns what was restored."""
+        return self.server.connect(DATABASE, CENTRAL)
 
     @contextmanager
     def step(self, name: str, title: str) -> Iterator[None]:
@@ -360,8 +365,7 @@ class Rehearsal:
         """
         with self.step(f"source.{source.number}.proof", text(pt=f"Provar {source.name}", en=f"Prove {source.name}")):
             proof = proof_source.prove_source(self.connect, plan, source.number, self.jobs, self.reporter.progress)
-            self.run.save(f"source-{source.number}-proof", proof.to_dict())
-            check_proof(proof, self.run.folder)
+            self._keep_proof(f"source-{source.number}-proof", proof)
 
     def prove_central(self, plan: Plan, sources: Sequence[int]) -> None:
         """Prove that the central is what it was, but for what came from the sources.
@@ -375,27 +379,27 @@ class Rehearsal:
                 sources,
                 self.jobs,
                 self.reporter.progress,
-                connect_owner=lambda: self.server.connect(DATABASE, CENTRAL),
+                connect_owner=self._connect_owner,
             )
-            self.run.save("central-proof", proof.to_dict())
-            check_proof(proof, self.run.folder)
+            self._keep_proof("central-proof", proof)
 
     def prove_content(self, plan: Plan, sources: Sequence[int]) -> None:
         """Prove the merged database by what its rows hold, without what the merge noted of itself.
 
         :raises ProofFailed: if it is not what it must be.
         """
+        self._prove_content(plan, sources, connect_owner=self._connect_owner)
+
+    def _prove_content(self, plan: Plan, sources: Sequence[int], **options: Any) -> None:
         with self.step("content.proof", text(pt="Provar pelo conteúdo", en="Prove by content")):
-            proof = proof_content.prove_content(
-                self.connect,
-                plan,
-                sources,
-                self.jobs,
-                self.reporter.progress,
-                connect_owner=lambda: self.server.connect(DATABASE, CENTRAL),
+            found = proof_content.prove_content(
+                self.connect, plan, sources, self.jobs, self.reporter.progress, **options
             )
-            self.run.save("content-proof", proof.to_dict())
-            check_proof(proof, self.run.folder)
+            self._keep_proof("content-proof", found)
+
+    def _keep_proof(self, name: str, proof: Proof) -> None:
+        self.run.save(name, proof.to_dict())
+        check_proof(proof, self.run.folder)
 
     def _list_duplicates(self, plan: Plan, source: Source) -> None:
         if self.profile.person is not None:

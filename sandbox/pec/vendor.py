@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-from merge import check_run, checks, proof_content
+from merge import check_run, checks
 from merge.errors import ConfigError, HomologationError
 from merge.language import counted, text
 from merge.plan import Action, Role
-from merge.proof import Kind, check_proof
+from merge.proof import Kind
 from sandbox import rehearsal, restore
 from sandbox.pec import guide, watching
 from sandbox.pec.alternate import CENTRAL, HOSTS, SOURCE, Alternate, Base
@@ -55,17 +55,17 @@ def source_base(number: int) -> Base:
     return Base(SOURCE, f"source-{number}", name, f"homolog_{name}", f"https://{HOSTS[SOURCE]}")
 
 
-def checkpoint(base: Base) -> str:
-    """The database that holds a base as it was before the unification that is under way."""
-    return f"{base.database}_before"
+def checkpoint(base: Base, source: int) -> str:
+    """The database that holds a base as it was before the unification of one source."""
+    return f"{base.database}_before_{source}"
 
 
 def put_back(server: StackServer, number: int) -> None:
     """Put both bases of a unification back to what they were before it began; no PEC may run."""
     for base in (central_base(), source_base(number)):
-        if server.has_database(checkpoint(base)):
+        if server.has_database(checkpoint(base, number)):
             server.drop_database(base.database)
-            server.copy_database(checkpoint(base), base.database)
+            server.copy_database(checkpoint(base, number), base.database)
 
 
 def refuse_to_repeat(run: Run) -> None:
@@ -109,10 +109,13 @@ class VendorRehearsal(rehearsal.Rehearsal):
         :raises MergeError: it went wrong; nothing is repeated.
         """
         if self._is_merged(source):
+            self._drop_copies(source)
             return
         self.check(plan, found, source)
         with self.run.step(f"source.{source.number}.merge"):
             self._unify(source)
+        # Not before the step is marked as done: without them an interrupted one could not be taken back.
+        self._drop_copies(source)
         self._list_duplicates(plan, source)  # PEC has a list of its own; whom only ours holds, nobody would look at
 
     def prove_source(self, plan: Plan, source: Source) -> None:
@@ -142,13 +145,8 @@ class VendorRehearsal(rehearsal.Rehearsal):
 
         :raises ProofFailed: if it is not what it must be.
         """
-        with self.step("content.proof", text(pt="Provar pelo conteúdo", en="Prove by content")):
-            # PEC refreshes its materialised views when it thinks it right, so that they are not asked.
-            proof = proof_content.prove_content(
-                self.connect, plan, sources, self.jobs, self.reporter.progress, declared=_own_writes(plan)
-            )
-            self.run.save("content-proof", proof.to_dict())
-            check_proof(proof, self.run.folder)
+        # PEC refreshes its materialised views when it thinks it right, so that they are not asked.
+        self._prove_content(plan, sources, declared=_own_writes(plan))
 
     def check_merged(self, plan: Plan, sources: Sequence[int]) -> None:
         """Ask the checks of the merged base, for people to read: what PEC's merge made, PEC's vendor answers for."""
@@ -187,14 +185,18 @@ class VendorRehearsal(rehearsal.Rehearsal):
         if problem:
             raise self._failed(source, problem)
         self.alternate.clear()
-        for base in (central, origin):
-            self.server.drop_database(checkpoint(base))
-        self.server.drop_database(origin.database)
+
+    def _drop_copies(self, source: Source) -> None:
+        """Drop what only the unification of one source needed."""
+        origin = source_base(source.number)
+        copies = [checkpoint(base, source.number) for base in (origin, central_base())]
+        for database in (*copies, origin.database):
+            self.server.drop_database(database)
 
     def _make_ready(self, source: Source, central: Base, origin: Base) -> None:
         """Restore the source whole, neutralise both, and keep both as they are then."""
         server = cast("StackServer", self.server)
-        if server.has_database(checkpoint(central)) and server.has_database(checkpoint(origin)):
+        if all(server.has_database(checkpoint(base, source.number)) for base in (central, origin)):
             title = text(pt="Voltar as duas bases ao que eram", en="Put both bases back")
             with self.reporter.step(title):  # interrupted: what was begun is void, as the vendor says
                 put_back(server, source.number)
@@ -211,15 +213,14 @@ class VendorRehearsal(rehearsal.Rehearsal):
                 self.alternate.neutralise(base)
         with self.reporter.step(text(pt="Guardar as duas bases", en="Keep both bases")):
             for base in (central, origin):
-                self.server.drop_database(checkpoint(base))
-                server.copy_database(base.database, checkpoint(base))
+                self.server.drop_database(checkpoint(base, source.number))
+                server.copy_database(base.database, checkpoint(base, source.number))
 
     def _guide(self, source: Source, watch: watching.Watch, marks: Marks) -> str:
         """Tell what to do until it is done; return what went wrong, "" if nothing did."""
         self._introduce(source)
         typed = _Typed()
         shown = ""
-        ended: float | None = None
         while True:
             look = watch.look()
             if problem := look.problem:
@@ -232,10 +233,8 @@ class VendorRehearsal(rehearsal.Rehearsal):
                 self._show(step, source)
             if step is not None and _is_unified(watch, look):
                 marks.add(guide.UNIFIED, by="database")
-            if step is None:
-                ended = ended or time.monotonic()
-                if not watch.growth.samples or watch.growth.stalled(_QUIET_SECONDS / 60):
-                    return ""
+            if step is None and (not watch.growth.samples or watch.growth.stalled(_QUIET_SECONDS / 60)):
+                return ""
             for line in watch.lines(look):
                 self.reporter.note(line)
             if (said := typed.wait(_SECONDS_BETWEEN_LOOKS)) is not None and step is not None:
@@ -280,7 +279,7 @@ class VendorRehearsal(rehearsal.Rehearsal):
             pt="Voltar agora as duas bases da sandbox ao que eram antes?",
             en="Put both bases of the sandbox back to what they were now?",
         )
-        if self.reporter.ask(question, text(pt="[s/N]", en="[y/N]"))[:1].lower() in ("s", "y"):
+        if self.reporter.agrees(question):
             put_back(cast("StackServer", self.server), source.number)
         return watching.stopped(self.alternate, problem, package)
 
