@@ -362,7 +362,7 @@ def leftovers(c: Context, yes: bool = False) -> None:
 
 def _agreed(reporter: console.Reporter, question: str, yes: bool) -> bool:
     """True if the user agrees; where there is nobody to ask, only ``--yes`` does."""
-    if yes or reporter.ask(question, text(pt="[s/N]", en="[y/N]"))[:1].lower() in ("s", "y"):
+    if yes or reporter.agrees(question):
         return True
     raise Exit(text(pt="Nada foi apagado (--yes não pergunta).", en="Nothing was removed (--yes does not ask)."), 1)
 

@@ -53,8 +53,8 @@ def prove_content(
 ) -> Proof:
     """Prove the merged database by content.
 
-    :param connect: opens a connection of the sandbox's superuser to the merged database, in which schema
-        `homolog_content` is made and dropped again; all else is only read.
+    :param connect: opens a connection to the merged database, of a role that reads all there and may make schema
+        `homolog_content`, which is dropped again; all else is only read.
     :param sources: numbers of the merged sources, in the order in which they were merged; their rows are in
         ``src_<n>``.
     :param on_progress: called with steps done and steps in all.

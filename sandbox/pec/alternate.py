@@ -13,7 +13,7 @@ import ssl
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from merge.errors import ConfigError, ServerError
@@ -26,7 +26,7 @@ from sandbox.pec.undo_list import UndoList
 from sandbox.throwaway import write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from merge.profile import Profile
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sandbox.pec.neutralise import Undone
     from sandbox.pec.pec_log import Event
     from sandbox.pec.stack_server import StackServer
+    from sandbox.pec.undo_values import Connection
     from sandbox.runs import Run
 
 CENTRAL, SOURCE, PROXY, CANARY = "pec-central", "pec-source", "proxy", "canary"
@@ -43,7 +44,9 @@ HOSTS = {CENTRAL: "central.homolog", SOURCE: "source.homolog"}
 PATIENCE = 25.0
 """Minutes that a PEC may take to answer: the longest first start that others have told of."""
 
-_FOLDER = "alternate"
+FOLDER = "alternate"
+"""The folder of a run's folder with the evidence of its PECs."""
+AUTHORITY = "ca.crt"
 _SECONDS_BETWEEN_LOOKS = 3.0
 _HTTP_SECONDS = 10.0
 
@@ -89,17 +92,17 @@ class Alternate:
     def __init__(self, run: Run, reporter: Reporter, server: StackServer, profile: Profile) -> None:
         self.run, self.reporter, self.server, self.profile = run, reporter, server, profile
         self.stack = server.stack
-        self.folder = run.folder / _FOLDER
+        self.folder = run.folder / FOLDER
         self.folder.mkdir(mode=0o700, exist_ok=True)
 
     @property
     def authority(self) -> Path:
         """The certificate that browsers are to trust while they look at these PECs."""
-        return self.folder / "ca.crt"
+        return self.folder / AUTHORITY
 
-    @cached_property
-    def _known(self) -> Sequence[pec_log.Known]:
-        return pec_log.load_known()
+    def connect_to(self, base: Base) -> Callable[[], Connection]:
+        """What opens a connection of its owner to a base."""
+        return partial(self.server.connect, base.database, base.owner)
 
     def note(self, **values: Any) -> None:
         """Keep values in the run's ``pec.json``."""
@@ -174,10 +177,7 @@ class Alternate:
         :raises BlockedError: it cannot be made neutral.
         """
         changes = neutralise.neutralise(
-            partial(self.server.connect, base.database, base.owner),
-            self.profile.neutralise,
-            self.undo_list(base),
-            link=base.link,
+            self.connect_to(base), self.profile.neutralise, self.undo_list(base), link=base.link
         )
         kept = {**self.kept("neutralised", {}), base.name: changes}
         self.note(neutralised=kept)
@@ -193,7 +193,7 @@ class Alternate:
 
     def undo(self, base: Base) -> Undone:
         """Put back what was neutralised in a base, on which no PEC runs."""
-        connect = partial(self.server.connect, base.database, base.owner)
+        connect = self.connect_to(base)
         undone = neutralise.undo(connect, self.undo_list(base))
         same = neutralise.is_undone(connect, self.undo_list(base))  # bit by bit
         self.note(undone={**self.kept("undone", {}), base.name: {**asdict(undone), "is_undone": same}})
@@ -210,8 +210,7 @@ class Alternate:
         """
         self.check_isolation("before")
         for base in bases:
-            connect = partial(self.server.connect, base.database, base.owner)
-            neutralise.verify(connect, self.profile.neutralise, link=base.link).demand()
+            neutralise.verify(self.connect_to(base), self.profile.neutralise, link=base.link).demand()
         self._configure(bases)
         names = [base.service for base in bases]
         self.stack.remove(*names, PROXY, CANARY)  # of an earlier base, with its installation
@@ -312,13 +311,13 @@ class Alternate:
             if event.kind == "failure" and event.known is not None:
                 raise self.failed(pec, event.known)
         if ended:
-            code = 137 if state is not None and state.out_of_memory else state.exit_code if state is not None else 0
-            known = pec_log.explain_exit(code, self._known)
+            code = state.code if state is not None else 0
+            known = pec_log.explain_exit(code, pec_log.load_known())
             raise self.failed(pec, known.id if known is not None else None, code)
 
     def failed(self, pec: Watched, known: str | None, code: int | None = None) -> ServerError:
         """The error for a PEC that does not run, explained as far as that is known."""
-        title, action = pec_log.explain(known, self._known) if known is not None else ("", "")
+        title, action = pec_log.explain(known, pec_log.load_known()) if known is not None else ("", "")
         ended = "" if code is None else text(pt=f" (código {code})", en=f" (exit code {code})")
         return ServerError(
             text(pt=f"O PEC não iniciou em {pec.base.name}{ended}", en=f"PEC did not start on {pec.base.name}{ended}")
@@ -351,7 +350,7 @@ def remove(run: Run) -> None:
     """Remove all of the PECs of a run, with what may hold data: logs, undo lists. Nothing if there is none."""
     if (run.folder / PART).exists():
         labelled.remove(labelled.leftovers(run.id, PART))
-    for name in (PART, _FOLDER):
+    for name in (PART, FOLDER):
         shutil.rmtree(run.folder / name, ignore_errors=True)
 
 

@@ -122,6 +122,11 @@ class State:
     health: str
 
     @property
+    def code(self) -> int:
+        """How its program ended: `exit_code`, and as if killed where it was its memory."""
+        return 137 if self.out_of_memory else self.exit_code
+
+    @property
     def is_running(self) -> bool:
         """True while its program runs."""
         return self.status == "running"

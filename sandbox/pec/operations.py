@@ -6,7 +6,6 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from merge import profile as profiles
@@ -15,7 +14,7 @@ from merge.language import text
 from sandbox import homolog, intake, restore, words
 from sandbox.options import PEC, PEC_MEMORY, options_of
 from sandbox.pec import smoke, vendor, watching
-from sandbox.pec.alternate import CENTRAL, PATIENCE, Alternate, Base
+from sandbox.pec.alternate import CENTRAL, FOLDER, PATIENCE, Alternate, Base
 from sandbox.pec.compose import MEGABYTE, Settings
 from sandbox.pec.guide import Marks
 from sandbox.pec.listen import Listen
@@ -143,7 +142,7 @@ def mark(run: Run, step: str) -> None:
 
     :raises ConfigError: no unification is under way, or it is no step.
     """
-    logs = sorted((run.folder / "alternate").glob("source-*-steps.jsonl"), key=lambda path: path.stat().st_mtime)
+    logs = sorted((run.folder / FOLDER).glob("source-*-steps.jsonl"), key=lambda path: path.stat().st_mtime)
     if not logs or not run.is_busy:
         raise ConfigError(
             text(
@@ -180,8 +179,8 @@ def draw(run: Run, alternate: Alternate, base: Base) -> None:
         for path in sorted(run.folder.glob("source-*-duplicates.json"))
         for group in run.load(path.stem)["groups"]
     ]
-    connect = partial(alternate.server.connect, base.database, base.owner)
-    smoke.keep(run, smoke.draw(connect, alternate.profile.smoke, seed=run.id, in_both=listed or None))
+    drawn = smoke.draw(alternate.connect_to(base), alternate.profile.smoke, seed=run.id, in_both=listed or None)
+    smoke.keep(run, drawn)
 
 
 def _demand_validated(run: Run) -> None:

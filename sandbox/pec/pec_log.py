@@ -14,7 +14,7 @@ import re
 import tomllib
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
@@ -129,6 +129,7 @@ class Event:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
+@cache
 def load_known() -> tuple[Known, ...]:
     """What is known about PEC's log, in the order in which it is asked."""
     source = resources.files("sandbox.pec").joinpath("known.toml")

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from merge.language import text
 from sandbox.pec import smoke, tls
-from sandbox.pec.alternate import HOSTS
+from sandbox.pec.alternate import AUTHORITY, FOLDER, HOSTS
 
 if TYPE_CHECKING:
     from sandbox.console import Reporter
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def show_pec(reporter: Reporter, run: Run, base: Base) -> None:
     """Say where PEC is, how a browser gets there, and what is to be looked at."""
-    authority = run.folder / "alternate" / "ca.crt"
+    authority = run.folder / FOLDER / AUTHORITY
     listen, _, port = base.link.removeprefix("https://").partition(":")
     fingerprint = tls.fingerprint(authority.read_bytes())
     names = " ".join(HOSTS.values())

@@ -61,8 +61,7 @@ class Look:
         """What is wrong, in a sentence; "" if nothing is."""
         for service, state in self.states.items():
             if state is None or not state.is_running:
-                known = pec_log.explain_exit(137 if state and state.out_of_memory else state.exit_code if state else 0,
-                                             pec_log.load_known())  # fmt: skip
+                known = pec_log.explain_exit(state.code if state is not None else 0, pec_log.load_known())
                 return text(pt=f"{service} parou", en=f"{service} ended") + (f": {known.title}" if known else "")
         for service, event in self.events:
             if event.kind in ("failure", "error"):
@@ -92,10 +91,8 @@ class Watch:
     growth: Growth = field(init=False)
 
     def __post_init__(self) -> None:
-        server, base = self.alternate.server, self.watched[0].base
-        self.growth = Growth(
-            lambda: server.connect(base.database, base.owner), self.alternate.profile.watch, server.place
-        )
+        connect = self.alternate.connect_to(self.watched[0].base)
+        self.growth = Growth(connect, self.alternate.profile.watch, self.alternate.server.place)
 
     def look(self) -> Look:
         """Look once."""
