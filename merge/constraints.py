@@ -77,18 +77,22 @@ def _one_scan(table: Table, schema: str, keys: Sequence[Any]) -> sql.Composed:
     counts: list[sql.Composable] = []
     joins: list[sql.Composable] = []
     for position, key in enumerate(keys):
-        parent = sql.Identifier(f"p{position}")
+        # Under names of their own, as a check names the columns of its table alone.
+        names = [f"p{position} {number}" for number in range(len(key.columns))]
+        parent = sql.SQL("SELECT {} FROM {}").format(
+            sql.SQL(", ").join(
+                sql.SQL("{} AS {}").format(sql.Identifier(ref), sql.Identifier(name))
+                for ref, name in zip(key.ref_columns, names, strict=True)
+            ),
+            sql.Identifier(schema, key.ref_table),
+        )
         on = sql.SQL(" AND ").join(
-            sql.SQL("{}.{} = s.{}").format(parent, sql.Identifier(ref), sql.Identifier(column))
-            for column, ref in zip(key.columns, key.ref_columns, strict=True)
+            sql.SQL("{} = s.{}").format(sql.Identifier(name), sql.Identifier(column))
+            for column, name in zip(key.columns, names, strict=True)
         )
-        joins.append(sql.SQL(" LEFT JOIN {} {} ON {}").format(sql.Identifier(schema, key.ref_table), parent, on))
+        joins.append(sql.SQL(" LEFT JOIN ({}) {} ON {}").format(parent, sql.Identifier(f"p{position}"), on))
         present = sql.SQL(" AND ").join(sql.SQL("s.{} IS NOT NULL").format(sql.Identifier(c)) for c in key.columns)
-        counts.append(
-            sql.SQL("count(*) FILTER (WHERE {} AND {}.{} IS NULL)").format(
-                present, parent, sql.Identifier(key.ref_columns[0])
-            )
-        )
+        counts.append(sql.SQL("count(*) FILTER (WHERE {} AND {} IS NULL)").format(present, sql.Identifier(names[0])))
     for definition in table.checks:
         condition = definition.removeprefix("CHECK ").removesuffix(" NOT VALID").removesuffix(" NO INHERIT")
         counts.append(sql.SQL("count(*) FILTER (WHERE NOT {})").format(sql.SQL(condition)))

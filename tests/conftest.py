@@ -9,4 +9,6 @@ pytest_plugins = [
     "tests.fix_proof",
     "tests.fix_backup",
     "tests.fix_sample",
+    "tests.fix_production",
+    "tests.fix_promotion",
 ]

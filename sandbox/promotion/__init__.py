@@ -1,0 +1,1 @@
+"""The way of a validated result to production, and back."""

@@ -1,0 +1,260 @@
+"""A server that holds real data: reached as its operator reaches it, never started, stopped or destroyed by us."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from psycopg import conninfo
+
+from merge.errors import ConfigError
+from merge.language import text
+from sandbox import binaries
+from sandbox.command import LocalCommand
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandbox.command import Command
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+_SESSION = {
+    "search_path": "pg_catalog, pg_temp",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",  # from 14 on
+    "transaction_timeout": "0",  # from 17 on
+    "default_transaction_read_only": "off",
+    "client_min_messages": "warning",
+}
+"""Settings of every session of ours, whatever the database or the role sets for its own."""
+
+_ALIVE = {
+    "application_name": "homolog",
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15000,
+}
+
+
+class Production:
+    """The production server and the database `database` on it, for as long as the context lasts.
+
+    :ivar database: name of the production database.
+    :ivar role: the role that the operator connects as; `is_superuser` whether it may do everything.
+    :ivar version_num: as ``server_version_num`` has it, e.g. 90613 or 160014.
+    """
+
+    def __init__(self, dsn: str, scratch: Path, *, tools: Path | None = None) -> None:
+        """Connect once and find out what the server is.
+
+        :param dsn: a libpq connection string or URI without any password, e.g. ``service=esus`` or
+            ``host=10.0.0.5 port=5433 dbname=esus user=postgres sslmode=verify-full``.
+        :param scratch: a private folder for a passfile, which is removed at the end.
+        :param tools: folder with the ``pg_dump`` and ``pg_restore`` of the server's own major version.
+        :raises ConfigError: the string holds a password or no database, or the server does not let us in.
+        """
+        self._wanted_tools = tools
+        self._passfile = scratch / "production.pgpass"
+        with _first_connection(dsn) as conn:
+            if conn.info.password:
+                scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._write_passfile(conn.info.password)
+            parameters = {k: v for k, v in conn.info.get_parameters().items() if k not in ("password", "service")}
+            if conn.info.host:
+                parameters["host"] = conn.info.host  # of several, the one that answered
+            self._parameters: dict[str, Any] = {**parameters, "port": str(conn.info.port), **_ALIVE}
+            if self._passfile.exists():
+                self._parameters["passfile"] = str(self._passfile)
+            self.host, self.port = conn.info.host, conn.info.port
+            self.database, self.role = conn.info.dbname, conn.info.user
+            self.version_num = conn.info.server_version
+            self.version = str(conn.info.parameter_status("server_version"))
+            row = conn.execute(
+                "SELECT rolsuper, pg_is_in_recovery() FROM pg_catalog.pg_roles WHERE rolname = session_user"
+            ).fetchone()
+        assert row is not None
+        self.is_superuser: bool
+        self.is_superuser, is_standby = row
+        if is_standby:
+            self.close()
+            raise ConfigError(
+                text(
+                    pt="Este servidor é uma réplica, que só se lê.", en="This server is a standby, which is only read."
+                ),
+                next_step=text(pt="Indique o servidor principal.", en="Name the primary server."),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the passfile."""
+        self._passfile.unlink(missing_ok=True)
+
+    @property
+    def major(self) -> int:
+        """Major version, e.g. 16; 9 for 9.6."""
+        return self.version_num // 10000
+
+    @property
+    def shown(self) -> str:
+        """Where it is, for people: ``esus on 10.0.0.5:5433``."""
+        return text(pt=f"{self.database} em {self.host}:{self.port}", en=f"{self.database} on {self.host}:{self.port}")
+
+    def conninfo(self, database: str | None = None) -> str:
+        """A libpq connection string without any password."""
+        return conninfo.make_conninfo("", **{**self._parameters, "dbname": database or self.database})
+
+    def connect(self, database: str | None = None, *, autocommit: bool = True) -> Connection:
+        """A session in the production database, or another of the server, that nothing there may end or make read-only.
+
+        Only ``pg_catalog`` is searched for names.
+        """
+        conn = psycopg.connect(self.conninfo(database), autocommit=True)
+        try:
+            settle(conn)
+            conn.autocommit = autocommit
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    def connect_outside(self) -> Connection:
+        """A session in another database than production's, from which databases are made and renamed.
+
+        :raises ConfigError: there is none that lets us in.
+        """
+        for database in ("postgres", "template1"):
+            if database != self.database:
+                with suppress(psycopg.OperationalError):
+                    return self.connect(database)
+        raise ConfigError(
+            text(
+                pt="Para trocar os bancos é preciso entrar por outro: postgres ou template1.",
+                en="To swap the databases, another one has to be entered: postgres or template1.",
+            ),
+            next_step=text(
+                pt=f"Dê a {self.role} o direito CONNECT no banco postgres.",
+                en=f"Grant CONNECT on database postgres to {self.role}.",
+            ),
+        )
+
+    def tool(self, name: str, *args: str, database: str | None = None) -> Command:
+        """A client program (``pg_dump``, ``pg_restore``) of the server's own major version, told where to connect."""
+        env = {**binaries.environment(), **_environment(self._parameters), "PGDATABASE": database or self.database}
+        return LocalCommand((str(self._tools() / name), *args), env)
+
+    def path(self, path: Path) -> str:
+        """How a file of this host is called for `tool`."""
+        return str(path)
+
+    def _tools(self) -> Path:
+        if self._wanted_tools is not None:
+            return self._wanted_tools
+        return binaries.of_wheel(self.major, None, exact=True)
+
+    def _write_passfile(self, password: str) -> None:
+        escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+        descriptor = os.open(self._passfile, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"*:*:*:*:{escaped}\n")
+
+
+def settle(conn: Connection) -> None:
+    """Give a session the settings that ours have, as far as this version knows them."""
+    conn.execute(
+        "SELECT pg_catalog.set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)"
+        " WHERE name IN (SELECT name FROM pg_catalog.pg_settings)",
+        [list(_SESSION), list(_SESSION.values())],
+    )
+
+
+def _first_connection(dsn: str) -> Connection:
+    parameters = _checked(dsn)
+    try:
+        return psycopg.connect(dsn, autocommit=True, **_ALIVE)  # type: ignore[arg-type]
+    except psycopg.OperationalError as ex:
+        if "no password supplied" not in str(ex) or not (sys.stdin and sys.stdin.isatty()):
+            raise _unreachable(ex) from None
+    user = parameters.get("user", "")
+    password = getpass.getpass(text(pt=f"Senha de {user}: ", en=f"Password of {user}: "))
+    try:
+        return psycopg.connect(dsn, autocommit=True, password=password, **_ALIVE)  # type: ignore[arg-type]
+    except psycopg.OperationalError as ex:
+        raise _unreachable(ex) from None
+
+
+def _checked(dsn: str) -> dict[str, Any]:
+    try:
+        parameters = conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        raise ConfigError(
+            text(
+                pt="O endereço da produção (--production) não é um DSN do PostgreSQL.",
+                en="The address of production (--production) is no DSN of PostgreSQL.",
+            ),
+            next_step="--production 'host=10.0.0.5 port=5433 dbname=esus user=postgres'",
+        ) from None
+    if parameters.get("password") or parameters.get("sslpassword"):
+        raise ConfigError(
+            text(
+                pt="O endereço da produção traz uma senha, que outros veriam na lista de processos e no histórico.",
+                en="The address of production holds a password, which others would see in process lists and history.",
+            ),
+            next_step=text(
+                pt="Tire-a dali e troque essa senha. Use um arquivo de senhas (~/.pgpass), um arquivo de serviços "
+                "(service=…), a variável PGPASSWORD, ou digite-a quando for pedida.",
+                en="Take it out, and change that password. Use a passfile (~/.pgpass), a service file (service=…), "
+                "the variable PGPASSWORD, or type it when asked.",
+            ),
+        )
+    return parameters
+
+
+def _unreachable(ex: psycopg.OperationalError) -> ConfigError:
+    return ConfigError(
+        text(pt="O servidor de produção não deixou entrar.", en="The production server did not let us in."),
+        details=str(ex).splitlines()[:5],
+        next_step=text(
+            pt="Confira endereço, porta, usuário, senha e pg_hba.conf.",
+            en="Check address, port, user, password and pg_hba.conf.",
+        ),
+    )
+
+
+_VARIABLES = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "passfile": "PGPASSFILE",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslcrl": "PGSSLCRL",
+    "sslnegotiation": "PGSSLNEGOTIATION",
+    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
+    "channel_binding": "PGCHANNELBINDING",
+    "gssencmode": "PGGSSENCMODE",
+    "krbsrvname": "PGKRBSRVNAME",
+    "application_name": "PGAPPNAME",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+}
+
+
+def _environment(parameters: dict[str, Any]) -> dict[str, str]:
+    """The same parameters as the variables that PostgreSQL's programs read."""
+    return {_VARIABLES[name]: str(value) for name, value in parameters.items() if name in _VARIABLES}

@@ -1,0 +1,89 @@
+"""A small final run whose result may go to production: the shop, on a production server of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from merge import catalog
+from sandbox import homolog
+from sandbox.console import Reporter
+from sandbox.options import Options
+from sandbox.sample.make import DUMP_OPTIONS
+from tests.filler import fill
+from tests.fix_production import DATABASE, OWNER, READER, ProductionServer, production_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sandbox.runs import Run
+
+SHOP = Path(__file__).parent / "database" / "shop"
+
+
+@dataclass
+class Shop:
+    """A production server with the shop's database, its backup, and a final run that is validated."""
+
+    production: ProductionServer
+    run: Run
+    reporter: Reporter
+
+    def dsn(self, **options: Any) -> str:
+        """The address of the production database."""
+        return self.production.dsn(**options)
+
+
+def fill_shop(production: ProductionServer, database: str, name: str, rows: int) -> None:
+    """Make the shop's tables as `OWNER`, and fill them."""
+    with production.connect(database, OWNER) as conn:
+        conn.execute((SHOP / "schema.sql").read_bytes())
+        found = catalog.read(conn, "public")
+    with production.connect(database) as conn:  # the filler asks for triggers to be off
+        conn.execute("SET session_replication_role = replica")
+        fill(conn, found, "public", rows=rows, name=name, shared=20)
+        conn.execute("REFRESH MATERIALIZED VIEW catalogue_product_category_hierarchy")
+        conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {READER}")
+
+
+def dump(production: ProductionServer, database: str, path: Path) -> Path:
+    """A backup as PEC's tool makes it."""
+    from sandbox.promotion.production import Production
+
+    with Production(production.dsn(database), path.parent / "dsn") as server:
+        path.write_bytes(server.tool("pg_dump", *DUMP_OPTIONS).run().stdout)
+    return path
+
+
+def final_run(central: Path, source: Path, major: int = 16, **options: Any) -> Run:
+    """A final run of these backups, validated; its server is stopped."""
+    asked = Options.parse(
+        central=str(central), sources=[f"north={source}"], server="embedded", major=major,
+        profile=str(SHOP / "shop.toml"),
+        final=True, jobs=2, **options,
+    )  # fmt: skip
+    run, result = homolog.start(asked, Reporter(as_json=True))
+    assert (result.status, result.candidate.promotable) == ("validated", True), (result.problem, result.candidate)
+    return run
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """The shop, ready to be signed and promoted; everything of it is removed at the end."""
+    folder = tmp_path_factory.mktemp("shop")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOMOLOG_RUNS", str(folder / "runs"))
+        patch.setenv("HOMOLOG_LANG", "en")
+        for production in production_server():
+            production.make_database("north")
+            fill_shop(production, DATABASE, "central", 60)
+            fill_shop(production, "north", "north", 40)
+            backups = [dump(production, name, folder / f"{name}.backup") for name in (DATABASE, "north")]
+            run = final_run(*backups)
+            try:
+                yield Shop(production, run, Reporter(as_json=True))
+            finally:
+                homolog.destroy(run)
