@@ -1,0 +1,266 @@
+"""Everything that forbids a promotion and can be known before anything is done, all of it together."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from merge.errors import PromotionRefused
+from merge.language import counted, text
+from sandbox import words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from merge.profile import Profile
+    from sandbox.promotion.production import Connection, Production
+    from sandbox.runs import Run
+
+SPARE = 1.2
+"""Room for a restored database, in sizes of the database: its indexes are built beside their sorted runs."""
+_PROBE_SECONDS = 3.0
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Session:
+    """Somebody's session in the production database; `is_pec` if it looks like the application's."""
+
+    pid: int
+    role: str
+    application: str
+    is_pec: bool
+
+    def __str__(self) -> str:
+        return f"pid {self.pid}, {self.role}, {self.application or '—'}"
+
+
+def of_run(run: Run) -> Iterator[str]:
+    """What forbids to promote this run, whatever production is."""
+    asked = run.load("run")["asked"]
+    if run.load("run").get("destroyed"):
+        yield text(pt="os dados da execução foram apagados", en="the data of the run were destroyed")
+    if not asked.get("final"):
+        yield text(
+            pt="é um ensaio: só uma execução com --final pode ir para a produção",
+            en="it is a rehearsal: only a run with --final can go to production",
+        )
+    if not run.has("result"):
+        yield text(pt="a execução não terminou", en="the run has not ended")
+        return
+    result = run.load("result")
+    if result["status"] != "validated":
+        yield text(
+            pt=f"a execução não está validada ({result['status']})", en=f"the run is not validated ({result['status']})"
+        )
+    proofs = _proofs(result)
+    if missing := [name for name, proof in proofs.items() if proof is None or proof["differences"] is None]:
+        yield text(pt="não há prova: ", en="there is no proof: ") + ", ".join(missing)
+    if different := [name for name, proof in proofs.items() if proof is not None and proof["differences"]]:
+        yield text(pt="a prova achou diferenças: ", en="the proof found differences: ") + ", ".join(different)
+    if not result["candidate"]["promotable"] and result["candidate"]["reason"]:
+        yield text(
+            pt=f"o resultado não é promovível: {result['candidate']['reason']}",
+            en=f"the result is not promotable: {result['candidate']['reason']}",
+        )
+
+
+def _proofs(result: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
+    if result["engine"] != "sql":
+        return {"content": result["content_proof"]}
+    return {**{source["name"]: source["proof"] for source in result["sources"]}, "central": result["central_proof"]}
+
+
+def of_window(begin: str, end: str, moment: datetime | None = None) -> Iterator[str]:
+    """That this is not the maintenance window that was signed.
+
+    :param begin: and `end`: ISO 8601 with their offset from UTC.
+    """
+    moment = moment or datetime.now(UTC)
+    if not datetime.fromisoformat(begin) <= moment <= datetime.fromisoformat(end):
+        yield text(
+            pt=f"agora não é a janela de manutenção assinada: de {words.moment(begin)} a {words.moment(end)}",
+            en=f"now is not the maintenance window that was signed: {words.moment(begin)} to {words.moment(end)}",
+        )
+
+
+def of_server(production: Production, conn: Connection, major: int) -> Iterator[str]:
+    """What of the server itself forbids it.
+
+    :param conn: a session in the production database.
+    :param major: PostgreSQL's major version that the candidate was made with.
+    """
+    if production.major != major:
+        yield text(
+            pt=f"a produção é do PostgreSQL {production.version} e o resultado foi feito no {major}",
+            en=f"production is PostgreSQL {production.version} and the result was made on {major}",
+        )
+    query = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()"
+    if many := _one(conn, query):
+        prepared = counted(many, "transação preparada", "transações preparadas")
+        yield text(
+            pt=f"há {prepared} na produção (pg_prepared_xacts): confirme ou desfaça",
+            en=f"production has {counted(many, 'prepared transaction', 'prepared transactions')} (pg_prepared_xacts): "
+            "commit them or roll them back",
+        )
+    query = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
+    if many := _one(conn, query):
+        yield text(
+            pt=f"há {many} slots de replicação lógica da produção, que seguiriam o banco antigo",
+            en=f"there are {many} logical replication slots of production, which would follow the old database",
+        )
+
+
+def of_version(conn: Connection, profile: Profile, owner: str, expected: str | None) -> Iterator[str]:
+    """That production is not of the application's version that was merged.
+
+    :param owner: as whom the tables are read: nobody's code runs with the operator's rights.
+    :param expected: the version of the central's backup.
+    """
+    query = profile.application.version
+    if query is None or expected is None:
+        return
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner)))
+            conn.execute("SELECT set_config('search_path', quote_ident(%s), true)", [profile.application.schema_])
+            row = conn.execute(query.encode()).fetchone()
+    except psycopg.Error as ex:
+        yield text(
+            pt=f"a versão da aplicação na produção não pôde ser lida ({ex.sqlstate})",
+            en=f"the application's version in production could not be read ({ex.sqlstate})",
+        )
+        return
+    found = None if row is None else str(row[0])
+    if found != expected:
+        yield text(
+            pt=f"a produção é da versão {found} e o resultado da versão {expected}",
+            en=f"production is of version {found} and the result of version {expected}",
+        )
+
+
+_SESSIONS = """
+    SELECT a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''),
+           a.application_name ILIKE '%%jdbc%%' OR a.usename = ANY(%s) AS is_pec
+      FROM pg_stat_activity a
+     WHERE a.datname = %s AND a.pid <> pg_backend_pid() AND a.application_name <> 'homolog'
+       AND (a.usename IS NOT NULL) {clients}
+     ORDER BY a.pid
+"""
+
+
+def sessions(outside: Connection, database: str, owners: Sequence[str]) -> list[Session]:
+    """Who is connected to the production database, ourselves left out.
+
+    :param outside: a session in another database of the server.
+    :param owners: the roles that PEC works as.
+    """
+    clients = "AND a.backend_type = 'client backend'" if outside.info.server_version >= 100000 else ""
+    rows = outside.execute(_SESSIONS.format(clients=clients).encode(), [list(owners), database]).fetchall()
+    return [Session(*row) for row in rows]
+
+
+def of_pec(found: Sequence[Session], answering: Sequence[Address]) -> Iterator[str]:
+    """That PEC still runs: it holds ids in memory, and would send again what is restored."""
+    for session in found:
+        if session.is_pec:
+            yield text(
+                pt=f"o PEC está conectado à produção ({session}): pare o serviço",
+                en=f"PEC is connected to production ({session}): stop its service",
+            )
+    for host, port in answering:
+        yield text(
+            pt=f"o PEC ainda responde em {host}:{port}: pare o serviço",
+            en=f"PEC still answers at {host}:{port}: stop its service",
+        )
+
+
+def answers(address: Address, seconds: float = _PROBE_SECONDS) -> bool:
+    """True if something takes connections there."""
+    try:
+        with socket.create_connection(address, timeout=seconds):
+            return True
+    except OSError:
+        return False
+
+
+def parse_address(word: str, port: int = 8080) -> Address:
+    """``HOST``, ``HOST:PORT`` or an HTTP URL.
+
+    :raises PromotionRefused: it is none.
+    """
+    rest = word.split("://")[-1].split("/")[0]
+    host, colon, number = rest.rpartition(":")
+    if colon and number.isdigit():
+        return host.strip("[]"), int(number)
+    if rest and not colon:
+        return rest, 443 if word.startswith("https:") else port
+    raise PromotionRefused(text(pt=f"Não é um endereço: {word}", en=f"This is no address: {word}"))
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that a promotion needs, and that are free, at one place; `free` is None where that cannot be seen."""
+
+    place: str
+    needed: int
+    free: int | None
+
+
+def rooms(
+    conn: Connection, production: Production, run: Run, candidate_bytes: int, told: int | None, copies: int = 1
+) -> list[Room]:
+    """The room that is needed: the candidate beside production; the safety backup, and once restored, in the sandbox.
+
+    :param told: bytes that are free on the production server, if somebody said so.
+    :param copies: how many databases of the candidate's size will stand beside production at once.
+    """
+    size = int(_one(conn, "SELECT pg_database_size(current_database())"))
+    free = told if told is not None else _free_on(conn, production)
+    here = shutil.disk_usage(run.folder).free
+    return [
+        Room(production.shown, int(copies * SPARE * candidate_bytes), free),
+        Room(str(run.folder), int(size + SPARE * size), here),
+    ]
+
+
+def of_disk(found: Sequence[Room]) -> Iterator[str]:
+    """That there is not enough room, or that it cannot be seen whether there is."""
+    for room in found:
+        needed = words.size(room.needed)
+        if room.free is None:
+            yield text(
+                pt=f"não se vê o espaço livre em {room.place}, e são precisos {needed}: veja lá e diga --disk-free GB",
+                en=f"the free space at {room.place} cannot be seen, and {needed} are needed: look, and say "
+                "--disk-free GB",
+            )
+        elif room.free < room.needed:
+            yield text(
+                pt=f"falta espaço em {room.place}: são precisos {needed} e há {words.size(room.free)}",
+                en=f"there is no room at {room.place}: {needed} are needed and {words.size(room.free)} are free",
+            )
+
+
+def _free_on(conn: Connection, production: Production) -> int | None:
+    """Free bytes where the server's data are, if the server is on this machine and lets us know where that is."""
+    if production.host not in ("localhost", "127.0.0.1", "::1") and not production.host.startswith("/"):
+        return None
+    try:
+        folder = Path(str(_one(conn, "SELECT current_setting('data_directory')")))
+        return shutil.disk_usage(folder).free
+    except (psycopg.Error, OSError):
+        return None
+
+
+def _one(conn: Connection, query: str) -> Any:
+    row = conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
