@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from merge.language import counted, text
@@ -295,6 +295,11 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\
 def moments(value: str) -> str:
     """The text with every ISO 8601 time in it as `moment` says it."""
     return _MOMENT.sub(lambda found: moment(found[0]), value)
+
+
+def seconds_since(value: str) -> float:
+    """Seconds since an ISO 8601 time."""
+    return (datetime.now(UTC) - datetime.fromisoformat(value)).total_seconds()
 
 
 def moment(value: str) -> str:

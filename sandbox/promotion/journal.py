@@ -36,7 +36,7 @@ class Rollback:
     oid: int
     written: Mapping[str, int]
     dump: str | None
-    login_wait: float
+    login_wait: float | None
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,12 @@ class Journal:
     @classmethod
     def of(cls, run: Run) -> Journal | None:
         """The journal of a run; None if it was never to be promoted."""
-        if not run.has(FILE):
-            return None
-        kept: dict[str, Any] = run.load(FILE)
+        return cls.load(run, FILE) if run.has(FILE) else None
+
+    @classmethod
+    def load(cls, run: Run, name: str) -> Journal:
+        """Read a journal, also one that was put aside."""
+        kept: dict[str, Any] = run.load(name)
         known = {f.name for f in fields(cls)}
         values = {name: value for name, value in kept.items() if name in known}
         if values.get("rollback"):
