@@ -45,7 +45,6 @@ def fill_shop(production: ProductionServer, database: str, name: str, rows: int)
     with production.connect(database) as conn:  # the filler asks for triggers to be off
         conn.execute("SET session_replication_role = replica")
         fill(conn, found, "public", rows=rows, name=name, shared=20)
-        conn.execute("REFRESH MATERIALIZED VIEW catalogue_product_category_hierarchy")
         conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {READER}")
 
 
