@@ -242,9 +242,7 @@ def _refuse_active(states: Sequence[RuleState]) -> None:
         )
 
 
-def _apply(
-    conn: Connection, rule: Neutralise, link: str, schema: str, undo_list: UndoList, name: str
-) -> Entry | None:
+def _apply(conn: Connection, rule: Neutralise, link: str, schema: str, undo_list: UndoList, name: str) -> Entry | None:
     """Carry out one rule; None if there is nothing to change."""
     state = _state(conn, rule, link, schema)
     if state.found is not Found.ACTIVE:
@@ -278,9 +276,7 @@ def _differs(rule: Neutralise, link: str, types: Mapping[str, str]) -> sql.Compo
     if rule.delete:
         return sql.SQL("true")
     return sql.SQL(" OR ").join(
-        sql.SQL("{}::text IS DISTINCT FROM {}::text").format(
-            sql.Identifier(column), _new(rule, column, link, types)
-        )
+        sql.SQL("{}::text IS DISTINCT FROM {}::text").format(sql.Identifier(column), _new(rule, column, link, types))
         for column in rule.values
     )
 
