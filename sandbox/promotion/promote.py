@@ -220,7 +220,7 @@ class Promotion:
                     )  # fmt: skip
                     self._tell_room(found)
                     reasons += refusals.of_disk(found)
-                owner = beside.main_owner(conn)
+                owner = candidate.main_owner(conn)
                 expected = self.run.load("run").get("versions", {}).get("central")
                 reasons += refusals.of_version(conn, self.profile, owner, expected)
                 reasons += belongings.unsupported(conn)
@@ -366,7 +366,7 @@ class Promotion:
         """Make the candidate beside production, and prove that it is what was signed."""
         production, asked, run = self.production, self.asked, self.run
         with production.connect() as conn:
-            owner = beside.main_owner(conn)
+            owner = candidate.main_owner(conn)
             before = belongings.capture(conn)
         oid = belongings.create_beside(production, journal.candidate, run.id)
         journal = replace(journal, candidate_oid=oid).save(run)
@@ -418,7 +418,7 @@ class Promotion:
     def _look_again(self) -> None:
         """Preparing takes its time: what may have changed is looked at once more."""
         with self.production.connect() as conn:
-            owner = beside.main_owner(conn)
+            owner = candidate.main_owner(conn)
         window = self.manifest.window
         if reasons := [*self._pec(owner), *refusals.of_window(window.begin, window.end)]:
             raise _refused(reasons)

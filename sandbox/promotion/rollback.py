@@ -10,7 +10,7 @@ from psycopg import sql
 
 from merge.errors import ConfigError, PromotionRefused, PromotionRolledBack
 from merge.language import counted, text
-from sandbox.promotion import beside, files, names, promote, refusals, written
+from sandbox.promotion import candidate, files, names, promote, refusals, written
 from sandbox.promotion.guard import WriteGuard
 from sandbox.promotion.journal import Journal, Rollback, now, operator
 from sandbox.promotion.production import Production
@@ -106,7 +106,7 @@ def _check(production: Production, outside: Connection, journal: Journal, standi
             next_step="invoke promotions",
         )
     with production.connect() as conn:
-        sessions = refusals.sessions(outside, production.database, [beside.main_owner(conn)])
+        sessions = refusals.sessions(outside, production.database, [candidate.main_owner(conn)])
         reasons = [
             *refusals.of_server(production, conn, production.major),
             *missing_rights(production, conn),

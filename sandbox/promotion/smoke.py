@@ -10,7 +10,7 @@ from merge.fingerprint import Fingerprint
 from psycopg import sql
 
 from merge.language import text
-from sandbox.promotion import beside, refusals
+from sandbox.promotion import candidate, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,7 +47,7 @@ def look(production: Production, profile: Profile, run: Run, journal: Journal) -
 def _checks(conn: Connection, profile: Profile, run: Run, journal: Journal) -> Iterator[tuple[str, str]]:
     row = conn.execute("SELECT oid::bigint FROM pg_database WHERE datname = current_database()").fetchone()
     yield "login", OK if row == (journal.candidate_oid,) else text(pt="é outro banco", en="it is another database")
-    owner = beside.main_owner(conn)
+    owner = candidate.main_owner(conn)
     yield "write", _can_write(conn, owner)
     expected = run.load("run").get("versions", {}).get("central")
     yield "version", "; ".join(refusals.of_version(conn, profile, owner, expected)) or OK
