@@ -260,7 +260,7 @@ def destroy(run: Run) -> None:
     shutil.rmtree(run.folder / "work", ignore_errors=True)
     Attachments(run.folder / carry.FOLDER).clear()
     if not run.load("run").get("destroyed"):
-        run.events.add("run", "destroyed", server=state["provider"] if state else None)
+        run.attest("destroyed", server=state["provider"] if state else None)
         run.note(destroyed=True)
 
 
@@ -269,7 +269,7 @@ def destroy(run: Run) -> None:
 
 def _create(options: Options, reporter: Reporter) -> Run:
     run = Run.create(**asdict(options))
-    run.events.add("run", "created")
+    run.attest("created")
     reporter.note(text(pt=f"Execução {run.id} em {run.folder}", en=f"Run {run.id} in {run.folder}"))
     return run
 
@@ -332,7 +332,7 @@ def _conclude(run: Run, reporter: Reporter, problem: HomologationError | None) -
         isinstance(problem, ConfigError) and not run.is_done("central.restore")
     ):
         destroy(run)  # what is there can be had again, from backups that can be used
-    run.events.add("run", "ended", status=result.status)
+    run.attest("ended", status=result.status)
     run.unlock()
     if problem is not None:
         reporter.error(problem)
