@@ -25,6 +25,9 @@ from sandbox.lock import LOCKED_BYTE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CANDIDATE = "candidate"
+"""Below the folder of a run: the dump of the merged database, as it was signed."""
+
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
@@ -183,12 +186,13 @@ class Run:
         """
         self.write(f"{name}.json", json.dumps(_plain(content), ensure_ascii=False, indent=1))
 
-    def write(self, name: str, content: str) -> None:
+    def write(self, name: str, content: str | bytes) -> None:
         """Write a file of the run in one instant, for its owner only."""
         path = self.folder / name
         making = path.with_name(path.name + ".new")
-        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(content)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(making, flags, 0o600), "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         making.replace(path)
