@@ -207,6 +207,10 @@ class Attachments:
         self._write(f"decision-{source}", asdict(decision))
         return decision
 
+    def merged(self, sources: int) -> dict[str, str]:
+        """SHA-256 of every file that the merged directory must hold, after so many sources, by its path."""
+        return self._taken(sources + 1)
+
     def _taken(self, source: int) -> dict[str, str]:
         """What the merged directory holds, or will hold, before this source."""
         central = self.inventory(CENTRAL)
