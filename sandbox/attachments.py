@@ -202,7 +202,7 @@ class Attachments:
 
         :raises CollisionError: rows would point to the files of others.
         """
-        decision = deciding.decide(source, rows, self.inventory(source) or Inventory(()), self._taken(source))
+        decision = self._decide(source, rows)
         deciding.check(decision)
         self._write(f"decision-{source}", asdict(decision))
         return decision
@@ -210,6 +210,19 @@ class Attachments:
     def merged(self, sources: int) -> dict[str, str]:
         """SHA-256 of every file that the merged directory must hold, after so many sources, by its path."""
         return self._taken(sources + 1)
+
+    def decides_alike(self, source: int, rows: Iterable[Claim]) -> bool:
+        """True if every file of a source would get the places that were decided before; nothing is written."""
+        known = self._decision(source)
+        return known is not None and self._places(source, self._decide(source, rows)) == self._places(source, known)
+
+    def _decide(self, source: int, rows: Iterable[Claim]) -> Decision:
+        return deciding.decide(source, rows, self.inventory(source) or Inventory(()), self._taken(source))
+
+    def _places(self, source: int, decision: Decision) -> dict[str, str]:
+        """SHA-256 of what a decision brings to each place."""
+        delivered = self.inventory(source) or Inventory(())
+        return {target: delivered.hashes[file.path] for file in decision.carried for target in file.targets}
 
     def _taken(self, source: int) -> dict[str, str]:
         """What the merged directory holds, or will hold, before this source."""

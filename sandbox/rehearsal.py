@@ -8,7 +8,7 @@ the source before.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,7 @@ class Rehearsal:
     """A rehearsal on a server that runs; `run` remembers what is done, `reporter` tells the user.
 
     :param scope: and `keep`: see `merge.planner.make_plan`.
+    :param database: name of the run's database.
     """
 
     run: Run
@@ -94,6 +95,7 @@ class Rehearsal:
     preflight: Preflight
     scope: str = ALL
     keep: frozenset[str] = frozenset()
+    database: str = field(default=DATABASE, kw_only=True)
 
     @cached_property
     def carriage(self) -> Carriage:
@@ -106,15 +108,15 @@ class Rehearsal:
         It may read all there, and is not superuser: the central's own functions, casts and operators are called
         wherever its tables are read, be it by a check, an expression of an index, or a type's conversion to text.
         """
-        return self.server.connect(DATABASE, PROOF)
+        return self.server.connect(self.database, PROOF)
 
     def connect_merge(self) -> Connection:
         """Connect to the run's database as the role that merges: not superuser, and no trigger fires for it."""
-        return self.server.connect(DATABASE, MERGE)
+        return self.server.connect(self.database, MERGE)
 
     def _connect_owner(self) -> Connection:
         """Connect to the run's database as the role that owns what was restored."""
-        return self.server.connect(DATABASE, CENTRAL)
+        return self.server.connect(self.database, CENTRAL)
 
     @contextmanager
     def step(self, name: str, title: str) -> Iterator[None]:
@@ -126,9 +128,14 @@ class Rehearsal:
         """Restore the central, plan, and keep its baseline; what was done before is not done again."""
         if not self.run.is_done("central.restore"):
             with self.step("central.restore", text(pt="Restaurar o central", en="Restore the central")):
-                self.server.drop_database(DATABASE)  # half restored by an interrupted run
+                self.server.drop_database(self.database)  # half restored by an interrupted run
                 restore.restore_central(
-                    self.server, backup, DATABASE, owner=CENTRAL, jobs=self.jobs, on_progress=self.reporter.progress
+                    self.server,
+                    backup,
+                    self.database,
+                    owner=CENTRAL,
+                    jobs=self.jobs,
+                    on_progress=self.reporter.progress,
                 )
                 self.server.create_role(MERGE, member_of=CENTRAL, settings={"session_replication_role": "replica"})
                 self.server.create_role(PROOF, member_of=MERGE)
@@ -208,7 +215,7 @@ class Rehearsal:
                     self.server,
                     source.backup,
                     number=source.number,
-                    target=DATABASE,
+                    target=self.database,
                     schema=found.schema,
                     jobs=self.jobs,
                     on_progress=self.reporter.progress,

@@ -14,7 +14,7 @@ from sandbox.server import ADMIN, Server
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SESSION = " ".join(
+SESSION = " ".join(
     f"-c {setting}"
     for setting in (
         "timezone=UTC",
@@ -30,7 +30,7 @@ _SESSION = " ".join(
         "role=none",
     )
 )
-"""Settings of every session, which a backup's own settings of its database do not change."""
+"""Settings of every session, as options of libpq, which a backup's own settings of its database do not change."""
 
 _STRONGER = ("PGTZ", "PGDATESTYLE", "PGGEQO")
 """Variables of the caller that libpq would put above the settings of our sessions."""
@@ -59,7 +59,7 @@ class ThrowawayServer(Server):
             passfile=str(self._passfile),
             sslmode="disable",  # whatever the caller's environment says; it does not leave the machine
             client_encoding="UTF8",
-            options=_SESSION,
+            options=SESSION,
             application_name="homolog",
         )
 
@@ -104,7 +104,7 @@ class ThrowawayServer(Server):
             "PGPORT": str(port),
             "PGDATABASE": database,
             "PGUSER": role,
-            "PGOPTIONS": _SESSION,
+            "PGOPTIONS": SESSION,
             "PGCLIENTENCODING": "UTF8",
             "PGAPPNAME": "homolog",
         }
