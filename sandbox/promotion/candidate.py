@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from sandbox.promotion.production import Production
+    from sandbox.promotion.production import Connection, Production
 
     OnProgress = Callable[[int, int], None]
 
@@ -71,6 +71,29 @@ def restore_beside(
             ) from None
     with production.connect(database) as conn:
         conn.execute("ANALYZE")
+
+
+def main_owner(conn: Connection) -> str:
+    """The role that owns most of the database's tables; that of the database where there is none.
+
+    :param conn: a session in the database.
+    """
+    row = conn.execute(
+        "SELECT coalesce((SELECT pg_get_userbyid(c.relowner)::text FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+        " GROUP BY c.relowner ORDER BY count(*) DESC, 1 LIMIT 1), pg_get_userbyid(d.datdba)::text)"
+        " FROM pg_database d WHERE d.datname = current_database()"
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def oid_of(conn: Connection, database: str) -> int:
+    """The OID of a database of the server that is there."""
+    row = conn.execute("SELECT oid::bigint FROM pg_database WHERE datname = %s", [database]).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _create_extensions(

@@ -189,9 +189,21 @@ def not_promotable(run: Run) -> tuple[str, ...]:
         reasons.append(text(pt="é um ensaio, não a execução final", en="it is a rehearsal, not the final run"))
     if result["status"] != "validated":
         reasons.append(text(pt=f"não está validada: {result['status']}", en=f"it is not validated: {result['status']}"))
+    proofs_made = _proofs_made(result)
+    if missing := [name for name, proof in proofs_made.items() if proof is None or proof["differences"] is None]:
+        reasons.append(text(pt="não há prova: ", en="there is no proof: ") + ", ".join(missing))
+    if different := [name for name, proof in proofs_made.items() if proof is not None and proof["differences"]]:
+        reasons.append(text(pt="a prova achou diferenças: ", en="the proof found differences: ") + ", ".join(different))
     if not result["candidate"]["promotable"] and not reasons:
         reasons.append(str(result["candidate"]["reason"]))
     return tuple(reasons)
+
+
+def _proofs_made(result: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
+    """The proofs that a run of its engine must have, by what they are of."""
+    if result["engine"] == PEC:
+        return {"content": result["content_proof"]}
+    return {**{source["name"]: source["proof"] for source in result["sources"]}, "central": result["central_proof"]}
 
 
 # The dump

@@ -71,7 +71,6 @@ class Journal:
     safety: str | None = None
     safety_sha256: str | None = None
     promoted_at: str | None = None
-    xid: int | None = None
     login_wait: float | None = None
     ended: int = 0
     frozen_at: str | None = None

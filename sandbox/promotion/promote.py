@@ -13,16 +13,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from merge.fingerprint import Fingerprint
 
 from merge import fingerprint, profile
-from merge.errors import HomologationError, PromotionRefused, PromotionRolledBack
+from merge.errors import ConfigError, HomologationError, PromotionRefused, PromotionRolledBack
+from merge.fingerprint import Fingerprint
 from merge.language import counted, text
 from sandbox import homolog, words
 from sandbox.options import PEC, options_of
 from sandbox.promotion import (
     belongings,
     beside,
+    candidate,
     capsule,
     files,
     freeze,
@@ -31,13 +32,15 @@ from sandbox.promotion import (
     names,
     refusals,
     repeat,
+    rights,
     safety,
     smoke,
 )
 from sandbox.promotion.guard import WriteGuard
 from sandbox.promotion.journal import Journal, Mode, now, operator, put_aside
 from sandbox.promotion.production import Production
-from sandbox.promotion.swap import missing_rights, swap
+from sandbox.promotion.put_back import put_back
+from sandbox.promotion.swap import Standing, standing, swap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -199,11 +202,7 @@ class Promotion:
         asked, production = self.asked, self.production
         title = text(pt="Conferir se a promoção pode ser feita", en="Check whether the promotion may be made")
         with self.step("check", title):
-            reasons = [*refusals.of_run(self.run)]
-            broken = manifest.verify(self.run)
-            reasons += broken
-            if self.run.has("manifest"):
-                reasons += refusals.of_window(self.manifest.window.begin, self.manifest.window.end)
+            reasons = [*freeze.not_promotable(self.run), *manifest.verify(self.run), *self._window()]
             if asked.mode == "repeat" and options_of(self.run).engine == PEC:
                 reasons.append(
                     text(
@@ -223,13 +222,19 @@ class Promotion:
                 owner = candidate.main_owner(conn)
                 expected = self.run.load("run").get("versions", {}).get("central")
                 reasons += refusals.of_version(conn, self.profile, owner, expected)
-                reasons += belongings.unsupported(conn)
-                reasons += missing_rights(production, conn)
+            reasons += rights.missing(production)
             reasons += self._pec(owner)
-            if asked.mode == "repeat" and not production.is_superuser:
-                reasons += repeat.missing_rights(production)
-            reasons += files.check(self.run, asked.attachments)
-        return reasons
+            reasons += files.check(self.run, asked.attachments, self.reporter.progress, asked.jobs)
+        return list(dict.fromkeys(reasons))
+
+    def _window(self) -> list[str]:
+        if not self.run.has("manifest"):
+            return []
+        try:
+            problem = self.manifest.window.problem()
+        except (PromotionRefused, ConfigError):  # which is told by those who verify it
+            return []
+        return [problem] if problem else []
 
     def _pec(self, owner: str) -> list[str]:
         sessions = refusals.sessions(self.outside, self.production.database, [owner])
@@ -260,7 +265,7 @@ class Promotion:
             return [text(pt="o conteúdo do central não foi guardado", en="the central's content was not kept")]
         expected = Fingerprint.from_dict(self.run.load("central-fingerprint"))
         unlike = fingerprint.differences(expected, found, sequences=False, objects=False)
-        self.facts["unwritten"] = {"rows": found.rows, "tables_unlike": len(unlike), "marks": verdict and verdict.why}
+        self.facts["unwritten"] = {"rows": found.rows, "tables_unlike": len(unlike), "marks": verdict and verdict.how}
         if not unlike:
             return []
         head = text(
@@ -269,7 +274,7 @@ class Promotion:
             en=f"production was written since the central's backup: {counted(len(unlike), 'table', 'tables')} "
             "with other content",
         )
-        return [f"{head} ({verdict.why})" if verdict else head, *(str(one) for one in unlike[:10])]
+        return [f"{head} ({'; '.join(verdict.how)})" if verdict else head, *(str(one) for one in unlike[:10])]
 
     def _verdict(self) -> marks.Verdict | None:
         """What the marks of the snapshot tell; None if PEC took the backup."""
@@ -309,7 +314,7 @@ class Promotion:
         except BaseException as ex:
             if not isinstance(ex, KeyboardInterrupt | HomologationError | psycopg.Error):
                 raise
-            if self._standing(journal) == "new":
+            if self._standing(journal) is Standing.NEW:
                 return self._promoted(journal, None)
             with suppress(psycopg.Error, HomologationError):
                 self._remove(journal)
@@ -325,8 +330,7 @@ class Promotion:
                 " FROM pg_database WHERE datname = current_database()"
             ).fetchone()
         assert row is not None
-        taken = names.taken(self.outside)
-        database = self.production.database
+        database, outside = self.production.database, self.outside
         return Journal(
             state="preparing",
             mode=self.asked.mode,
@@ -336,8 +340,8 @@ class Promotion:
             address=f"{self.production.host}:{self.production.port}",
             database=database,
             live_oid=row[0],
-            kept=names.kept(database, self.run.id, taken),
-            candidate=names.candidate(database, self.run.id, taken),
+            kept=names.free_name(outside, names.kept_name(database, self.run.id)),
+            candidate=names.free_name(outside, names.candidate_name(database, self.run.id)),
             began=now(),
             frozen_at=self.run.load("snapshot")["taken_at"] if self.run.has("snapshot") else now(),
             attachments=str(self.asked.attachments) if self.asked.attachments else None,
@@ -368,14 +372,16 @@ class Promotion:
         with production.connect() as conn:
             owner = candidate.main_owner(conn)
             before = belongings.capture(conn)
-        oid = belongings.create_beside(production, journal.candidate, run.id)
-        journal = replace(journal, candidate_oid=oid).save(run)
         if asked.mode == "repeat":
-            with self.step("repeat", text(pt="Repetir a unificação ao lado da produção", en="Repeat the merge")):
-                repeat.merge_beside(run, production, journal.candidate, run.folder / SAFETY, self.reporter)
+            repeat.merge_beside(
+                run, production, journal.candidate, run.folder / SAFETY, self.reporter, owner=owner, jobs=asked.jobs
+            )
+            journal = replace(journal, candidate_oid=candidate.oid_of(self.outside, journal.candidate)).save(run)
         else:
+            oid = beside.create_beside(production, journal.candidate, run_id=run.id)
+            journal = replace(journal, candidate_oid=oid).save(run)
             with self.step("restore", text(pt="Restaurar o resultado ao lado da produção", en="Restore the candidate")):
-                beside.restore_beside(
+                candidate.restore_beside(
                     production,
                     run.folder / self.frozen.dump,
                     journal.candidate,
@@ -388,15 +394,16 @@ class Promotion:
         with self.step("prove", text(pt="Provar que é o resultado assinado", en="Prove it is what was signed")):
             self._prove(journal)
         with self.step("capsule", text(pt="Devolver a configuração da produção", en="Put the configuration back")):
-            put_back = capsule.put_back(production, journal.candidate, self.profile)
+            configured = capsule.put_back(production, journal.candidate, self.profile)
             undone = capsule.undo_is_complete(production, journal.candidate, run, self.profile)
         with self.step("belongings", text(pt="Devolver donos, direitos e ajustes", en="Put owners and rights back")):
-            left_out = belongings.put_back(production, journal.candidate, before)
-        journal = journal.noted(capsule=put_back, undo=undone, belongings=left_out, **self.facts)
+            with production.connect(journal.candidate) as conn:
+                statements = put_back(conn, before)
+        journal = journal.noted(capsule=configured, undo=undone, belongings=statements, **self.facts)
         if asked.attachments is not None:
             with self.step("attachments", text(pt="Acrescentar os anexos", en="Add the attachments")):
-                added = files.add(run, asked.attachments, self.reporter.progress)
-            journal = journal.noted(attachments={"added": added.files, "bytes": added.size})
+                added = files.add(run, asked.attachments, self.reporter.progress, asked.jobs)
+            journal = journal.noted(attachments=added)
         return replace(journal, seconds=dict(self.seconds)).save(run)
 
     def _prove(self, journal: Journal) -> None:
@@ -419,8 +426,7 @@ class Promotion:
         """Preparing takes its time: what may have changed is looked at once more."""
         with self.production.connect() as conn:
             owner = candidate.main_owner(conn)
-        window = self.manifest.window
-        if reasons := [*self._pec(owner), *refusals.of_window(window.begin, window.end)]:
+        if reasons := [*self._pec(owner), *self._window()]:
             raise _refused(reasons)
 
     def _swap(self, journal: Journal, guard: WriteGuard) -> Journal:
@@ -432,7 +438,11 @@ class Promotion:
             )
         )
         with self.step("swap", text(pt="Trocar os bancos", en="Swap the databases")):
-            swapped = swap(self.production, guard, journal.live_oid, journal.candidate_oid, journal.kept)
+            with WriteGuard(self.production, journal.candidate) as new:
+                swapped = swap(
+                    self.production, guard, journal.live_oid, journal.candidate_oid, journal.kept,
+                    run_id=self.run.id, candidate_guard=new,
+                )  # fmt: skip
         return self._promoted(journal, swapped)
 
     def _promoted(self, journal: Journal, swapped: Swapped | None) -> Journal:
@@ -445,11 +455,10 @@ class Promotion:
             state="promoted",
             promoted_at=now(),
             login_wait=swapped.login_wait if swapped else None,
-            ended=len(swapped.ended) if swapped else 0,
-            xid=swapped.xid if swapped else None,
+            ended=swapped.ended if swapped else 0,
             seconds=dict(self.seconds),
         ).save(self.run)
-        self.run.events.add("promotion", "promoted", database=journal.database, kept=journal.kept)
+        self.run.attest("promoted", database=journal.database, server=journal.address, kept=journal.kept)
         with self.step("smoke", text(pt="Conferir a produção nova", en="Check the new production")):
             found = smoke.look(self.production, self.profile, self.run, journal)
         journal = replace(journal.noted(smoke=found.checks), seconds=dict(self.seconds)).save(self.run)
@@ -490,9 +499,9 @@ class Promotion:
         journal = Journal.of(self.run)
         if journal is None or journal.state == "rolled_back":
             return None
-        standing = self._standing(journal)
-        if journal.state == "promoted" or standing == "new":
-            if standing != "new":
+        now_live = self._standing(journal)
+        if journal.state == "promoted" or now_live is Standing.NEW:
+            if now_live is not Standing.NEW:
                 raise PromotionRefused(
                     text(
                         pt=f"A execução {self.run.id} foi promovida, mas a produção agora é outro banco.",
@@ -508,16 +517,22 @@ class Promotion:
             self._remove(journal)
         return None
 
-    def _standing(self, journal: Journal) -> str:
-        """Which database has production's name: the ``old`` one, the ``new`` one, or ``neither``."""
-        return names.standing(self.production, journal.database, journal.live_oid, journal.candidate_oid)
+    def _standing(self, journal: Journal) -> Standing:
+        """Which database has production's name now."""
+        if journal.candidate_oid is None:
+            return Standing.OLD
+        with self.production.connect_outside() as conn:
+            return standing(conn, journal.database, journal.live_oid, journal.candidate_oid)
 
     def _remove(self, journal: Journal) -> None:
         """Remove what was made beside production, and nothing else."""
-        with self.production.connect_outside() as conn:
-            names.drop_unfinished(conn, self.run.id, keep=(journal.live_oid,))
+        if journal.mode == "repeat":
+            repeat.clear(self.run, self.production, journal.candidate)
+        for one in names.ours(self.outside):
+            if (one.run_id, one.kind) == (self.run.id, names.Kind.CANDIDATE):
+                beside.drop_unfinished(self.production, one.oid, run_id=self.run.id)
         if journal.attachments is not None:
-            files.remove(self.run, self.asked.attachments or journal.attachments)
+            files.remove(self.run, self.asked.attachments)
 
     def _keep_rehearsal(self, journal: Journal) -> Journal:
         """A dry run leaves its findings, and no journal of a promotion."""

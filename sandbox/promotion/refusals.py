@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,55 +40,6 @@ class Session:
 
     def __str__(self) -> str:
         return f"pid {self.pid}, {self.role}, {self.application or '—'}"
-
-
-def of_run(run: Run) -> Iterator[str]:
-    """What forbids to promote this run, whatever production is."""
-    asked = run.load("run")["asked"]
-    if run.load("run").get("destroyed"):
-        yield text(pt="os dados da execução foram apagados", en="the data of the run were destroyed")
-    if not asked.get("final"):
-        yield text(
-            pt="é um ensaio: só uma execução com --final pode ir para a produção",
-            en="it is a rehearsal: only a run with --final can go to production",
-        )
-    if not run.has("result"):
-        yield text(pt="a execução não terminou", en="the run has not ended")
-        return
-    result = run.load("result")
-    if result["status"] != "validated":
-        yield text(
-            pt=f"a execução não está validada ({result['status']})", en=f"the run is not validated ({result['status']})"
-        )
-    proofs = _proofs(result)
-    if missing := [name for name, proof in proofs.items() if proof is None or proof["differences"] is None]:
-        yield text(pt="não há prova: ", en="there is no proof: ") + ", ".join(missing)
-    if different := [name for name, proof in proofs.items() if proof is not None and proof["differences"]]:
-        yield text(pt="a prova achou diferenças: ", en="the proof found differences: ") + ", ".join(different)
-    if not result["candidate"]["promotable"] and result["candidate"]["reason"]:
-        yield text(
-            pt=f"o resultado não é promovível: {result['candidate']['reason']}",
-            en=f"the result is not promotable: {result['candidate']['reason']}",
-        )
-
-
-def _proofs(result: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
-    if result["engine"] != "sql":
-        return {"content": result["content_proof"]}
-    return {**{source["name"]: source["proof"] for source in result["sources"]}, "central": result["central_proof"]}
-
-
-def of_window(begin: str, end: str, moment: datetime | None = None) -> Iterator[str]:
-    """That this is not the maintenance window that was signed.
-
-    :param begin: and `end`: ISO 8601 with their offset from UTC.
-    """
-    moment = moment or datetime.now(UTC)
-    if not datetime.fromisoformat(begin) <= moment <= datetime.fromisoformat(end):
-        yield text(
-            pt=f"agora não é a janela de manutenção assinada: de {words.moment(begin)} a {words.moment(end)}",
-            en=f"now is not the maintenance window that was signed: {words.moment(begin)} to {words.moment(end)}",
-        )
 
 
 def of_server(production: Production, conn: Connection, major: int) -> Iterator[str]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import psycopg
-from psycopg import sql
-
-from merge.errors import ConfigError, PromotionRefused, PromotionRolledBack
+from merge.errors import ConfigError, PromotionRefused
 from merge.language import counted, text
-from sandbox.promotion import candidate, files, names, promote, refusals, written
+from sandbox.promotion import beside, candidate, files, names, promote, refusals, rights, written
 from sandbox.promotion.guard import WriteGuard
 from sandbox.promotion.journal import Journal, Rollback, now, operator
 from sandbox.promotion.production import Production
-from sandbox.promotion.swap import missing_rights, swap
+from sandbox.promotion.swap import Standing, standing, swap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,10 +54,11 @@ def rollback(run: Run, asked: Asked, reporter: Reporter) -> Journal:
         )
     scratch = run.folder / promote.FOLDER
     with Production(asked.dsn, scratch, tools=asked.tools) as production, promote.alone(production) as outside:
-        standing = names.standing(production, journal.database, journal.live_oid, journal.candidate_oid)
-        if standing == "old":
+        assert journal.candidate_oid is not None
+        now_live = standing(outside, journal.database, journal.live_oid, journal.candidate_oid)
+        if now_live is Standing.OLD:
             return _rolled_back(run, journal, asked.attachments, reporter)
-        _check(production, outside, journal, standing, asked)
+        _check(production, outside, journal, now_live, asked)
         with WriteGuard(production) as guard:
             found = _dump(run, production, journal, reporter)
             _warn(reporter, journal, found)
@@ -70,17 +68,7 @@ def rollback(run: Run, asked: Asked, reporter: Reporter) -> Journal:
             )
             promote.confirm(reporter, production, asked.confirm, question)
             journal = _noted(journal, outside, found).save(run)
-            assert journal.candidate_oid is not None
-            assert journal.rollback is not None
-            with reporter.step(text(pt="Trocar os bancos de volta", en="Swap the databases back")):
-                try:
-                    swapped = swap(production, guard, journal.candidate_oid, journal.live_oid, journal.rollback.kept)
-                except (psycopg.Error, PromotionRolledBack):
-                    if names.standing(production, journal.database, journal.live_oid, journal.candidate_oid) != "old":
-                        raise
-                else:
-                    back = replace(journal.rollback, login_wait=swapped.login_wait)
-                    journal = replace(journal, rollback=back)
+            journal = _swap(run, production, guard, journal, reporter)
         return _rolled_back(run, journal, asked.attachments, reporter)
 
 
@@ -88,16 +76,21 @@ def swap_back(run: Run, production: Production, journal: Journal, reporter: Repo
     """Go back at once, after a promotion whose first look failed: nobody has worked with it."""
     with production.connect_outside() as outside, WriteGuard(production) as guard:
         journal = _noted(journal, outside, {}).save(run)
-        assert journal.candidate_oid is not None
-        assert journal.rollback is not None
-        with reporter.step(text(pt="Trocar os bancos de volta", en="Swap the databases back")):
-            swap(production, guard, journal.candidate_oid, journal.live_oid, journal.rollback.kept)
+        journal = _swap(run, production, guard, journal, reporter)
     return _rolled_back(run, journal, None, reporter)
 
 
-def _check(production: Production, outside: Connection, journal: Journal, standing: str, asked: Asked) -> None:
+def _swap(run: Run, production: Production, guard: WriteGuard, journal: Journal, reporter: Reporter) -> Journal:
+    assert journal.candidate_oid is not None
+    assert journal.rollback is not None
+    with reporter.step(text(pt="Trocar os bancos de volta", en="Swap the databases back")):
+        swapped = swap(production, guard, journal.candidate_oid, journal.live_oid, journal.rollback.kept, run_id=run.id)
+    return replace(journal, rollback=replace(journal.rollback, login_wait=swapped.login_wait))
+
+
+def _check(production: Production, outside: Connection, journal: Journal, now_live: Standing, asked: Asked) -> None:
     """Refuse what cannot be brought back, with all reasons."""
-    if standing != "new":
+    if now_live is not Standing.NEW:
         raise PromotionRefused(
             text(
                 pt="A produção agora é outro banco: houve outra promoção depois desta.",
@@ -109,7 +102,7 @@ def _check(production: Production, outside: Connection, journal: Journal, standi
         sessions = refusals.sessions(outside, production.database, [candidate.main_owner(conn)])
         reasons = [
             *refusals.of_server(production, conn, production.major),
-            *missing_rights(production, conn),
+            *rights.missing(production),
             *refusals.of_pec(sessions, [address for address in asked.pec if refusals.answers(address)]),
         ]
     kept = outside.execute("SELECT datname FROM pg_database WHERE oid = %s", [journal.live_oid]).fetchone()
@@ -167,7 +160,7 @@ def _noted(journal: Journal, outside: Connection, found: Mapping[str, int]) -> J
         rollback=Rollback(
             at=now(),
             by=operator(),
-            kept=names.undone(journal.database, journal.run_id, names.taken(outside)),
+            kept=names.free_name(outside, names.undone_name(journal.database, journal.run_id)),
             oid=journal.candidate_oid,
             written=dict(found),
             dump=f"{FOLDER}/written-{journal.candidate_oid}.sql" if found else None,
@@ -180,9 +173,10 @@ def _rolled_back(run: Run, journal: Journal, attachments: Path | None, reporter:
     """After the commit: the files that were added leave, too."""
     if journal.attachments is not None:
         with reporter.step(text(pt="Retirar os anexos acrescentados", en="Take the added attachments out")):
-            removed = files.remove(run, attachments or journal.attachments)
+            removed = files.remove(run, attachments)
         journal = journal.noted(attachments_removed=removed)
-    run.events.add("promotion", "rolled back", rows=sum(journal.rollback.written.values()) if journal.rollback else 0)
+    rows = sum(journal.rollback.written.values()) if journal.rollback else 0
+    run.attest("rolled back", database=journal.database, server=journal.address, written=rows)
     return replace(journal, state="rolled_back").save(run)
 
 
@@ -270,6 +264,6 @@ def discard(run: Run, production: Production, typed: str, reporter: Reporter) ->
                 text(pt="O nome não foi confirmado; nada foi apagado.", en="The name was not confirmed; nothing done."),
                 next_step=f"--confirm {one.kept}",
             )
-        conn.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(row[0])))
-    run.events.add("promotion", "discarded", database=one.kept)
+    beside.drop_kept(production, one.oid, run_id=run.id)
+    run.attest("discarded", database=one.kept, server=one.address)
     return one.kept

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from merge.fingerprint import Fingerprint
-
     from sandbox.intake import Backup
     from sandbox.promotion.production import Production
     from sandbox.server import Server

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
-from merge.fingerprint import Fingerprint
 from psycopg import sql
 
+from merge.fingerprint import Fingerprint
 from merge.language import text
 from sandbox.promotion import candidate, refusals
 
