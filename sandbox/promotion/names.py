@@ -53,6 +53,11 @@ def undone_name(database: str, run_id: str) -> str:
     return _named(database, "desfeito", run_id)
 
 
+def doomed_name(run_id: str) -> str:
+    """The name that a database gets in the instant before it is dropped."""
+    return f"homolog_apagar_{run_id}"
+
+
 def free_name(conn: Connection, wanted: str) -> str:
     """The name, or the next like it that no database of the server has."""
     taken = {row[0] for row in conn.execute("SELECT datname::text FROM pg_catalog.pg_database")}
