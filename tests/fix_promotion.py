@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from merge import catalog
 from sandbox import homolog
 from sandbox.console import Reporter
 from sandbox.options import Options
+from sandbox.promotion import keys, signing
+from sandbox.promotion.manifest import Window
 from sandbox.sample.make import DUMP_OPTIONS
 from tests.filler import fill
 from tests.fix_production import DATABASE, OWNER, READER, ProductionServer, production_server
@@ -67,6 +70,31 @@ def final_run(central: Path, source: Path, major: int = 16, **options: Any) -> R
     run, result = homolog.start(asked, Reporter(as_json=True))
     assert (result.status, result.candidate.promotable) == ("validated", True), (result.problem, result.candidate)
     return run
+
+
+PASSPHRASE = "only for tests of this project"
+
+
+def sign(run: Run, keys_folder: Path, begin: timedelta, end: timedelta) -> None:
+    """Have two people sign, for a window that is told from now on."""
+    now = datetime.now(UTC)
+    window: Window | None = Window(now + begin, now + end)
+    for name, role in (("Ana Operadora", "operator"), ("Rui Aprovador", "approver")):
+        signer = next((s for s in keys.signers(keys_folder) if s.name == name), None)
+        signer = signer or keys.make(name, role, PASSPHRASE, keys_folder)
+        key = keys_folder / f"{signer.slug}.key.pem"
+        signing.sign(run, key, role, PASSPHRASE, window, Reporter(as_json=True), keys_folder)
+        window = None
+
+
+@pytest.fixture(scope="module")
+def signed(shop: Shop) -> Iterator[Shop]:
+    """The same, signed by two people for the next two hours."""
+    folder = shop.run.folder.parent.parent / "keys"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOMOLOG_KEYS", str(folder))
+        sign(shop.run, folder, timedelta(hours=-1), timedelta(hours=2))
+        yield shop
 
 
 @pytest.fixture(scope="module")

@@ -396,9 +396,9 @@ class Promotion:
         with self.step("capsule", text(pt="Devolver a configuração da produção", en="Put the configuration back")):
             configured = capsule.put_back(production, journal.candidate, self.profile)
             undone = capsule.undo_is_complete(production, journal.candidate, run, self.profile)
-        with self.step("belongings", text(pt="Devolver donos, direitos e ajustes", en="Put owners and rights back")):
-            with production.connect(journal.candidate) as conn:
-                statements = put_back(conn, before)
+        title = text(pt="Devolver donos, direitos e ajustes", en="Put owners, rights and settings back")
+        with self.step("belongings", title), production.connect(journal.candidate) as conn:
+            statements = put_back(conn, before)
         journal = journal.noted(capsule=configured, undo=undone, belongings=statements, **self.facts)
         if asked.attachments is not None:
             with self.step("attachments", text(pt="Acrescentar os anexos", en="Add the attachments")):
@@ -437,12 +437,12 @@ class Promotion:
                 en="Swap: logins wait from now on, for 2 seconds at most.",
             )
         )
-        with self.step("swap", text(pt="Trocar os bancos", en="Swap the databases")):
-            with WriteGuard(self.production, journal.candidate) as new:
-                swapped = swap(
-                    self.production, guard, journal.live_oid, journal.candidate_oid, journal.kept,
-                    run_id=self.run.id, candidate_guard=new,
-                )  # fmt: skip
+        title = text(pt="Trocar os bancos", en="Swap the databases")
+        with self.step("swap", title), WriteGuard(self.production, journal.candidate) as new:
+            swapped = swap(
+                self.production, guard, journal.live_oid, journal.candidate_oid, journal.kept,
+                run_id=self.run.id, candidate_guard=new,
+            )  # fmt: skip
         return self._promoted(journal, swapped)
 
     def _promoted(self, journal: Journal, swapped: Swapped | None) -> Journal:

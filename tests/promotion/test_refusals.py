@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from merge import fingerprint
 from merge.errors import PromotionRefused
+from sandbox import binaries
+from sandbox.command import LocalCommand
 from sandbox.promotion import promote
 from sandbox.promotion.journal import Journal
 from tests.fix_production import DATABASE, OWNER, READER, production_server
+from tests.fix_promotion import sign
 from tests.promotion.test_promote import asked, databases
 
 if TYPE_CHECKING:
@@ -94,9 +98,9 @@ def test_a_writer_who_has_not_finished(signed: Shop) -> None:
 
 def test_pec_is_connected(signed: Shop) -> None:
     """A session of its driver, and one of its role."""
-    with signed.production.connect(role=READER, application_name="PostgreSQL JDBC Driver"):
-        with refused(signed, "PEC is connected"):
-            pass
+    driver = "PostgreSQL JDBC Driver"
+    with signed.production.connect(role=READER, application_name=driver), refused(signed, "PEC is connected"):
+        pass
     with signed.production.connect(role=OWNER, application_name="x"), refused(signed, "PEC is connected"):
         pass
 
@@ -128,18 +132,24 @@ def test_the_role_may_not_rename(signed: Shop) -> None:
     with signed.production.connect("postgres") as conn:
         conn.execute(f"ALTER ROLE {OWNER} NOCREATEDB")
         try:
+            as_owner = promote.Asked(signed.dsn(role=OWNER), DATABASE)
             with pytest.raises(PromotionRefused) as caught:
-                options = asked(signed)
-                promote.promote(signed.run, promote.Asked(signed.dsn(role=OWNER), options.confirm), signed.reporter)
+                promote.promote(signed.run, as_owner, signed.reporter)
             assert any(f"ALTER ROLE {OWNER} CREATEDB" in one for one in caught.value.details), caught.value.details
         finally:
             conn.execute(f"ALTER ROLE {OWNER} CREATEDB")
 
 
-def test_not_the_window(signed_for_tomorrow: Shop) -> None:
-    """It was signed for tomorrow."""
-    with refused(signed_for_tomorrow, "not the maintenance window"):
-        pass
+def test_not_the_window(signed: Shop) -> None:
+    """It is signed anew, for tomorrow."""
+    keys = signed.run.folder.parent.parent / "keys"
+    day = timedelta(days=1)
+    sign(signed.run, keys, day, 2 * day)
+    try:
+        with refused(signed, "the window begins at"):
+            pass
+    finally:
+        sign(signed.run, keys, -day, day)
 
 
 def test_another_version(signed: Shop) -> None:
@@ -161,12 +171,8 @@ def test_another_major(signed: Shop) -> None:
     for newer in production_server(18):
         with newer.connect(DATABASE, OWNER) as conn:
             conn.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-        server = newer.bin / "pg_restore"
-        from sandbox import binaries
-        from sandbox.command import LocalCommand
-
         env = {**binaries.environment(), "PGPASSFILE": str(newer.passfile)}
-        command = [str(server), "--no-owner", "--no-privileges", f"--role={OWNER}", "-h", "127.0.0.1"]
+        command = [str(newer.bin / "pg_restore"), "--no-owner", "--no-privileges", f"--role={OWNER}", "-h", "127.0.0.1"]
         LocalCommand([*command, "-p", str(newer.port), "-U", "postgres", "-d", DATABASE, backup], env).run(check=False)
         with pytest.raises(PromotionRefused) as caught:
             promote.promote(signed.run, promote.Asked(newer.dsn(), DATABASE), signed.reporter)
