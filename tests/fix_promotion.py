@@ -91,6 +91,7 @@ def sign(run: Run, keys_folder: Path, begin: timedelta, end: timedelta) -> None:
 def signed(shop: Shop) -> Iterator[Shop]:
     """The same, signed by two people for the next two hours."""
     folder = shop.run.folder.parent.parent / "keys"
+    folder.mkdir(mode=0o700)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOMOLOG_KEYS", str(folder))
         sign(shop.run, folder, timedelta(hours=-1), timedelta(hours=2))

@@ -55,7 +55,7 @@ def test_there_and_back_and_there_again(signed: Shop, tmp_path: Path) -> None:
     assert fingerprint.differences(candidate, content(shop)) == ()
     assert fingerprint.differences(before, content(shop, journal.kept)) == ()
     with shop.production.connect(DATABASE, READER) as conn:  # what no restore brings
-        assert conn.execute("SELECT count(*) FROM auth_user").fetchone() == (100,)
+        assert conn.execute("SELECT count(*) FROM auth_user").fetchone() == (80,)
     with shop.production.connect() as conn:
         row = conn.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()")
         assert row.fetchone() == (OWNER,)
