@@ -205,8 +205,8 @@ class WriteGuard:
                 changed.append("pg_largeobject")
             raise PromotionRefused(
                 text(
-                    pt="O banco de produção foi alterado durante a promoção.",
-                    en="The production database was changed during the promotion.",
+                    pt=f"O banco {self.database} foi alterado durante a promoção.",
+                    en=f"The database {self.database} was changed during the promotion.",
                 ),
                 details=changed,
                 next_step=text(
@@ -284,11 +284,13 @@ class WriteGuard:
         names = sql.SQL(", ").join(sql.SQL("ONLY ") + sql.Identifier(schema, table) for _, schema, table in tables)
         conn.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(names))
 
-    @staticmethod
-    def _written(conn: Connection) -> PromotionRefused:
+    def _written(self, conn: Connection) -> PromotionRefused:
         conn.execute("ROLLBACK")
         return PromotionRefused(
-            text(pt="Alguém está gravando no banco de produção.", en="Somebody is writing to the production database."),
+            text(
+                pt=f"Alguém está gravando no banco {self.database}.",
+                en=f"Somebody is writing to the database {self.database}.",
+            ),
             details=_some(_sessions(conn.execute(_WRITERS))),
             next_step=text(
                 pt="Pare o PEC e tudo o mais que grava, espere que terminem, e repita.",
@@ -383,8 +385,8 @@ def _some(lines: Sequence[str]) -> list[str]:
 def _gone(sqlstate: str | None = None) -> PromotionRefused:
     return PromotionRefused(
         text(
-            pt="O bloqueio de gravações do banco de produção se perdeu.",
-            en="The lock that keeps writes off the production database is lost.",
+            pt="O bloqueio que impede gravações no banco se perdeu.",
+            en="The lock that keeps writes off the database is lost.",
         ),
         details=[f"SQLSTATE {sqlstate}"] if sqlstate else [],
         next_step=text(

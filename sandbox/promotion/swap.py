@@ -249,10 +249,10 @@ class _Turn:
             these.live, these.kept, these.candidate_oid, these.live_oid,
             round(time.monotonic() - start, 3), len(self._ended), _now(), answered=False,
         )  # fmt: skip
-        problem: psycopg.Error | None = None
+        problem: psycopg.Error | KeyboardInterrupt | None = None
         try:
             self._result(time.monotonic() + limits.answer / 1000)
-        except psycopg.Error as ex:
+        except (psycopg.Error, KeyboardInterrupt) as ex:  # it is done or not, and the operator has to be told which
             problem = ex
         status = self._a.pgconn.transaction_status
         if problem is not None and status == psycopg.pq.TransactionStatus.INERROR:
