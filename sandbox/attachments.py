@@ -19,7 +19,7 @@ import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -206,6 +206,22 @@ class Attachments:
         deciding.check(decision)
         self._write(f"decision-{source}", asdict(decision))
         return decision
+
+    def merged(self) -> tuple[File, ...]:
+        """All that ``files`` holds when everything that was decided is carried, by path."""
+        central = self.inventory(CENTRAL)
+        found = {file.path: file for file in central.files} if central is not None else {}
+        for number in sorted(int(path.stem.partition("-")[2]) for path in self._state.glob("decision-*.json")):
+            decision, delivered = self._decision(number), self.inventory(number)
+            if decision is None or delivered is None:
+                continue
+            files = {file.path: file for file in delivered.files}
+            for carried in decision.carried:
+                for target in carried.targets:
+                    folder, _, path = target.partition("/")
+                    if folder == "files":
+                        found.setdefault(path, replace(files[carried.path], path=path))
+        return tuple(found[path] for path in sorted(found))
 
     def _taken(self, source: int) -> dict[str, str]:
         """What the merged directory holds, or will hold, before this source."""
