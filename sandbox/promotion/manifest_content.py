@@ -90,11 +90,11 @@ def added_files(run: Run) -> dict[str, str]:
     store = Attachments(run.folder / carry.FOLDER)
     central = store.inventory(CENTRAL)
     there = central.hashes if central is not None else {}
-    return {path: digest for path, digest in _merged(run, store).items() if path not in there}
+    return {path: digest for path, digest in _merged(store).items() if path not in there}
 
 
-def _merged(run: Run, store: Attachments) -> dict[str, str]:
-    return store.merged(len(run.load("inputs")) - 1)
+def _merged(store: Attachments) -> dict[str, str]:
+    return {file.path: file.sha256 for file in store.merged()}
 
 
 def _attachments(run: Run, names: list[str]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _attachments(run: Run, names: list[str]) -> dict[str, Any]:
             delivered.append({"of": name, "bytes": known.size, **_listed(known.hashes)})
     return {
         "delivered": delivered,
-        "merged": _listed(_merged(run, store)),
+        "merged": _listed(_merged(store)),
         "added": _listed(added_files(run)),
     }
 
