@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -78,6 +79,9 @@ _LIKE = """
       FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = dattablespace WHERE datname = %s
 """
 
+_LATE_SECONDS = 60
+"""How long the server may go on with a statement, such as CREATE DATABASE, of a process that was killed."""
+
 _BATCH = 50
 """Objects in one transaction: each takes a lock of the server, which has a limited number for all."""
 
@@ -137,11 +141,20 @@ class ExternalServer(Server):
 
     def destroy(self) -> None:
         """Remove all databases and roles that merges of this project left on the server, and the passwords."""
-        for name, _ in self.left()[0]:
-            self.drop_database(name)
-        with self.connect(OUTSIDE) as conn:
-            if roles := self._roles(conn):
-                conn.execute(sql.SQL("DROP ROLE {}").format(_list(roles)))
+        deadline = time.monotonic() + _LATE_SECONDS
+        while True:
+            databases, roles = self.left()
+            for name, _ in databases:
+                self.drop_database(name)
+            if not roles:
+                break
+            try:
+                with self.connect(OUTSIDE) as conn:
+                    conn.execute(sql.SQL("DROP ROLE {}").format(_list(roles)))
+            except (psycopg.errors.DependentObjectsStillExist, psycopg.errors.UndefinedObject):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def left(self) -> tuple[list[tuple[str, int]], list[str]]:

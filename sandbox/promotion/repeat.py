@@ -29,6 +29,7 @@ from merge.checks import CENTRAL
 from merge.errors import (
     BackupError,
     BlockedError,
+    ConfigError,
     MergeError,
     PromotionRefused,
     PromotionRolledBack,
@@ -219,7 +220,7 @@ def _removed_on_failure(run: Run, server: ExternalServer) -> Iterator[None]:
         yield
     except BaseException as ex:
         run.events.add(FOLDER, "failed", error=type(ex).__name__)
-        with suppress(psycopg.Error):  # the server is gone: then the next attempt removes it
+        with suppress(psycopg.Error, ConfigError):  # the server is gone: then the next attempt removes it
             server.destroy()
         if isinstance(ex, BackupError | BlockedError | MergeError | ProofFailed):
             raise _failed(ex.what, ex.details, ex.evidence or run.folder / FOLDER) from None
