@@ -212,7 +212,7 @@ class Promotion:
                 )
             with production.connect() as conn:
                 if self.run.has("frozen"):
-                    reasons += refusals.of_server(production, conn, self.frozen.major)
+                    reasons += refusals.of_server(production, self.frozen.major)
                     found = refusals.rooms(
                         conn, production, self.run, self.frozen.database_bytes, asked.disk_free,
                         2 if asked.mode == "repeat" else 1,
@@ -222,8 +222,7 @@ class Promotion:
                 owner = candidate.main_owner(conn)
                 expected = self.run.load("run").get("versions", {}).get("central")
                 reasons += refusals.of_version(conn, self.profile, owner, expected)
-            reasons += rights.missing(production)
-            reasons += self._pec(owner)
+            reasons += [*rights.missing_rights(production), *rights.obstacles(production), *self._inside(owner)]
             reasons += files.check(self.run, asked.attachments, self.reporter.progress, asked.jobs)
         return list(dict.fromkeys(reasons))
 
@@ -236,10 +235,14 @@ class Promotion:
             return []
         return [problem] if problem else []
 
-    def _pec(self, owner: str) -> list[str]:
-        sessions = refusals.sessions(self.outside, self.production.database, [owner])
+    def _inside(self, owner: str) -> list[str]:
+        """Who is in production that must not be; others are told of, since the swap ends their sessions."""
         answering = [address for address in self.asked.pec if refusals.answers(address)]
-        return list(refusals.of_pec(sessions, answering))
+        found = rights.sessions(self.production)
+        reasons = list(refusals.of_sessions(found, owner, answering))
+        for session in found if not reasons else ():
+            self.reporter.note(text(pt=f"será encerrada na troca: {session}", en=f"the swap will end {session}"))
+        return reasons
 
     def _tell_room(self, found: Sequence[refusals.Room]) -> None:
         for room in found:
@@ -426,7 +429,7 @@ class Promotion:
         """Preparing takes its time: what may have changed is looked at once more."""
         with self.production.connect() as conn:
             owner = candidate.main_owner(conn)
-        if reasons := [*self._pec(owner), *self._window()]:
+        if reasons := [*self._inside(owner), *self._window()]:
             raise _refused(reasons)
 
     def _swap(self, journal: Journal, guard: WriteGuard) -> Journal:

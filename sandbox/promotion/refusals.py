@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from merge.errors import PromotionRefused
-from merge.language import counted, text
+from merge.language import text
 from sandbox import words
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from merge.profile import Profile
     from sandbox.promotion.production import Connection, Production
+    from sandbox.promotion.rights import Session
     from sandbox.runs import Run
 
 SPARE = 1.2
@@ -29,43 +30,15 @@ _PROBE_SECONDS = 3.0
 Address = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class Session:
-    """Somebody's session in the production database; `is_pec` if it looks like the application's."""
+def of_server(production: Production, major: int) -> Iterator[str]:
+    """That production is of another PostgreSQL.
 
-    pid: int
-    role: str
-    application: str
-    is_pec: bool
-
-    def __str__(self) -> str:
-        return f"pid {self.pid}, {self.role}, {self.application or '—'}"
-
-
-def of_server(production: Production, conn: Connection, major: int) -> Iterator[str]:
-    """What of the server itself forbids it.
-
-    :param conn: a session in the production database.
     :param major: PostgreSQL's major version that the candidate was made with.
     """
     if production.major != major:
         yield text(
             pt=f"a produção é do PostgreSQL {production.version} e o resultado foi feito no {major}",
             en=f"production is PostgreSQL {production.version} and the result was made on {major}",
-        )
-    query = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()"
-    if many := _one(conn, query):
-        prepared = counted(many, "transação preparada", "transações preparadas")
-        yield text(
-            pt=f"há {prepared} na produção (pg_prepared_xacts): confirme ou desfaça",
-            en=f"production has {counted(many, 'prepared transaction', 'prepared transactions')} (pg_prepared_xacts): "
-            "commit them or roll them back",
-        )
-    query = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
-    if many := _one(conn, query):
-        yield text(
-            pt=f"há {many} slots de replicação lógica da produção, que seguiriam o banco antigo",
-            en=f"there are {many} logical replication slots of production, which would follow the old database",
         )
 
 
@@ -97,35 +70,19 @@ def of_version(conn: Connection, profile: Profile, owner: str, expected: str | N
         )
 
 
-_SESSIONS = """
-    SELECT a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''),
-           a.application_name ILIKE '%%jdbc%%' OR a.usename = ANY(%s) AS is_pec
-      FROM pg_stat_activity a
-     WHERE a.datname = %s AND a.pid <> pg_backend_pid() AND a.application_name <> 'homolog'
-       AND (a.usename IS NOT NULL) {clients}
-     ORDER BY a.pid
-"""
+def of_sessions(found: Sequence[Session], owner: str, answering: Sequence[Address]) -> Iterator[str]:
+    """That PEC still runs, which holds ids in memory and would send again what is restored; or that somebody stays.
 
-
-def sessions(outside: Connection, database: str, owners: Sequence[str]) -> list[Session]:
-    """Who is connected to the production database, ourselves left out.
-
-    :param outside: a session in another database of the server.
-    :param owners: the roles that PEC works as.
+    :param owner: the role that owns production's tables, which is PEC's.
     """
-    clients = "AND a.backend_type = 'client backend'" if outside.info.server_version >= 100000 else ""
-    rows = outside.execute(_SESSIONS.format(clients=clients).encode(), [list(owners), database]).fetchall()
-    return [Session(*row) for row in rows]
-
-
-def of_pec(found: Sequence[Session], answering: Sequence[Address]) -> Iterator[str]:
-    """That PEC still runs: it holds ids in memory, and would send again what is restored."""
     for session in found:
-        if session.is_pec:
+        if session.is_pec or session.role == owner:
             yield text(
                 pt=f"o PEC está conectado à produção ({session}): pare o serviço",
                 en=f"PEC is connected to production ({session}): stop its service",
             )
+        elif not session.may_be_ended:
+            yield text(pt=f"não podemos encerrar a {session}", en=f"we may not end {session}")
     for host, port in answering:
         yield text(
             pt=f"o PEC ainda responde em {host}:{port}: pare o serviço",

@@ -99,12 +99,13 @@ def _check(production: Production, outside: Connection, journal: Journal, now_li
             next_step="invoke promotions",
         )
     with production.connect() as conn:
-        sessions = refusals.sessions(outside, production.database, [candidate.main_owner(conn)])
-        reasons = [
-            *refusals.of_server(production, conn, production.major),
-            *rights.missing(production),
-            *refusals.of_pec(sessions, [address for address in asked.pec if refusals.answers(address)]),
-        ]
+        owner = candidate.main_owner(conn)
+    answering = [address for address in asked.pec if refusals.answers(address)]
+    reasons = [
+        *rights.missing_rights(production),
+        *rights.obstacles(production),
+        *refusals.of_sessions(rights.sessions(production), owner, answering),
+    ]
     kept = outside.execute("SELECT datname FROM pg_database WHERE oid = %s", [journal.live_oid]).fetchone()
     if kept is None:
         reasons.append(
