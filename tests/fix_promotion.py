@@ -60,15 +60,14 @@ def dump(production: ProductionServer, database: str, path: Path) -> Path:
     return path
 
 
-def final_run(central: Path, source: Path, major: int = 16, **options: Any) -> Run:
-    """A final run of these backups, validated; its server is stopped."""
+def final_run(central: Path, source: Path, major: int = 16, *, final: bool = True, **options: Any) -> Run:
+    """A run of these backups, validated, final unless asked otherwise; its server is stopped."""
     asked = Options.parse(
         central=str(central), sources=[f"north={source}"], server="embedded", major=major,
-        profile=str(SHOP / "shop.toml"),
-        final=True, jobs=2, **options,
+        profile=str(SHOP / "shop.toml"), final=final, jobs=2, **options,
     )  # fmt: skip
     run, result = homolog.start(asked, Reporter(as_json=True))
-    assert (result.status, result.candidate.promotable) == ("validated", True), (result.problem, result.candidate)
+    assert (result.status, result.candidate.promotable) == ("validated", final), (result.problem, result.candidate)
     return run
 
 

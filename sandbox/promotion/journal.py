@@ -107,7 +107,7 @@ class Journal:
 
 def put_aside(run: Run) -> int:
     """Keep the journal of a promotion that was rolled back under a number of its own; return how many there are."""
-    done = len(list(run.folder.glob(f"{FILE}-*.json")))
+    done = len(list(run.folder.glob(f"{FILE}-[0-9]*.json")))
     if run.has(FILE):
         done += 1
         (run.folder / f"{FILE}.json").rename(run.folder / f"{FILE}-{done}.json")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from merge import fingerprint
 from merge.errors import PromotionRefused
-from sandbox import binaries
+from sandbox import binaries, homolog
 from sandbox.command import LocalCommand
 from sandbox.promotion import promote
 from sandbox.promotion.journal import Journal
 from tests.fix_production import DATABASE, OWNER, READER, production_server
-from tests.fix_promotion import sign
+from tests.fix_promotion import final_run, sign
 from tests.promotion.test_promote import asked, databases
 
 if TYPE_CHECKING:
@@ -180,10 +182,29 @@ def test_another_major(signed: Shop) -> None:
 
 
 def test_it_is_not_final(signed: Shop) -> None:
-    """A rehearsal, whatever its files say later."""
-    kept = signed.run.load("run")["asked"]
-    with changed_json(signed, "run", asked={**kept, "final": False}), refused(signed, "it is a rehearsal"):
+    """A rehearsal of the same backups, which nobody could sign."""
+    central, north = (Path(given["path"]) for given in signed.run.load("inputs").values())
+    run = final_run(central, north, final=False)
+    try:
+        with refused(replace(signed, run=run), "it is a rehearsal", "was not signed"):
+            pass
+    finally:
+        homolog.destroy(run)
+
+
+def test_no_proof(signed: Shop) -> None:
+    """The central was not proved, as a forged result says; and a proof that found something."""
+    with changed_json(signed, "result", central_proof=None), refused(signed, "no proof: central", *_FORGED):
         pass
+    found = {**signed.run.load("result")["central_proof"], "differences": 3}
+    with (
+        changed_json(signed, "result", central_proof=found, status="different"),
+        refused(signed, "not validated: different", "found differences: central", "proofs do not hold", *_FORGED),
+    ):
+        pass
+
+
+_FORGED = ("result.json has changed", "the manifest says in")
 
 
 def test_no_signature(signed: Shop) -> None:
