@@ -103,15 +103,15 @@ def _attachments(run: Run, names: list[str]) -> dict[str, Any]:
     delivered = []
     for number, name in enumerate(names):
         if (known := store.inventory(number)) is not None:
-            delivered.append({"of": name, "bytes": known.size, **_listed(known.hashes)})
+            delivered.append({"of": name, "bytes": known.size, **listed(known.hashes)})
     return {
         "delivered": delivered,
-        "merged": _listed(_merged(store)),
-        "added": _listed(added_files(run)),
+        "merged": listed(_merged(store)),
+        "added": listed(added_files(run)),
     }
 
 
-def _listed(files: Mapping[str, str]) -> dict[str, Any]:
+def listed(files: Mapping[str, str]) -> dict[str, Any]:
     """How many files there are, and the SHA-256 of their list as ``sha256sum`` writes it, sorted by path."""
     # A name may be in no encoding; it is hashed as it is.
     lines = [f"{digest}  {path}\n".encode(errors="surrogateescape") for path, digest in sorted(files.items())]
