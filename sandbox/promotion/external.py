@@ -358,6 +358,7 @@ class ExternalServer(Server):
             # Tables first: sequences of their columns, and indexes, go with them.
             for kinds in (["r", "p", "f"], ["v", "m"], ["S"]):
                 _in_batches(conn, change, conn.execute(_OURS_INSIDE.encode(), [kinds, False]).fetchall())
+            conn.execute("ANALYZE")
             roles = _list(self._roles(conn))
             with conn.transaction():
                 conn.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(roles, sql.Identifier(owner)))

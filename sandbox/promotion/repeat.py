@@ -122,7 +122,6 @@ def merge_beside(
         _merge(rehearsal, backups, inputs.sources(run))
         with rehearsal.step("hand.over", text(pt="Entregar o banco unificado", en="Hand over the merged database")):
             server.hand_over(database, owner)
-        shutil.rmtree(again.folder / "work", ignore_errors=True)
         run.events.add(FOLDER, "end", seconds=round(sum(again.done().values()), 3))
 
 
@@ -159,6 +158,11 @@ def _new_run(run: Run) -> Run:
     return again
 
 
+def _work(run: Run) -> Path:
+    """Where unwrapped backups are; in the folder that is removed when the run is destroyed."""
+    return run.folder / "work" / FOLDER
+
+
 def _inspect(run: Run, again: Run, safety: Path, reporter: Reporter) -> dict[str, Backup]:
     """Read all backups again: the sources' must be those that the run merged.
 
@@ -166,7 +170,7 @@ def _inspect(run: Run, again: Run, safety: Path, reporter: Reporter) -> dict[str
     """
     known = {name: backup for name, backup in inputs.backups(run).items() if name != CENTRAL}
     paths = {CENTRAL: safety, **{name: backup.path for name, backup in known.items()}}
-    found = intake.inspect_all(paths, work=again.folder / "work", on_progress=reporter.progress)
+    found = intake.inspect_all(paths, work=_work(run), on_progress=reporter.progress)
     if changed := [str(backup.path) for name, backup in known.items() if found[name].sha256 != backup.sha256]:
         raise PromotionRolledBack(
             text(
@@ -218,7 +222,9 @@ def _removed_on_failure(run: Run, server: ExternalServer) -> Iterator[None]:
     """Leave nothing on the server when something goes wrong, and say that production is as it was."""
     try:
         yield
+        shutil.rmtree(_work(run), ignore_errors=True)
     except BaseException as ex:
+        shutil.rmtree(_work(run), ignore_errors=True)
         run.events.add(FOLDER, "failed", error=type(ex).__name__)
         with suppress(psycopg.Error, ConfigError):  # the server is gone: then the next attempt removes it
             server.destroy()

@@ -27,7 +27,7 @@ from sandbox.rehearsal import DATABASE as CANDIDATE
 from sandbox.sample import make_samples
 from sandbox.sample.attachments import attachments_of
 from tests.fix_production import DATABASE, OWNER, ProductionServer, production_server
-from tests.fix_promotion import Shop, dump, fill_shop, final_run
+from tests.fix_promotion import SHOP, Shop, dump, fill_shop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -366,7 +366,7 @@ def test_the_server_is_killed(
 
 
 def test_version_18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server of another major version, with settings and a locale of its own."""
+    """A server of another major version, with settings and a locale of its own, and two sources."""
     monkeypatch.setenv("HOMOLOG_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("HOMOLOG_LANG", "pt")
     settings = {
@@ -381,12 +381,18 @@ def test_version_18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 f"CREATE DATABASE {DATABASE} OWNER {OWNER} TEMPLATE template0 LOCALE_PROVIDER builtin"
                 " BUILTIN_LOCALE 'C.UTF-8'"
             )
-        production.make_database("north")
         fill_shop(production, DATABASE, "central", 12)
-        fill_shop(production, "north", "north", 9)
-        central, source = (dump(production, name, tmp_path / f"{name}.backup") for name in (DATABASE, "north"))
-        run = final_run(central, source, 18)
+        for name in ("north", "south"):
+            production.make_database(name)
+            fill_shop(production, name, name, 9)
+        paths = {name: dump(production, name, tmp_path / f"{name}.backup") for name in (DATABASE, "north", "south")}
+        asked = Options.parse(
+            central=str(paths[DATABASE]), sources=[f"{name}={paths[name]}" for name in ("north", "south")],
+            server="embedded", major=18, profile=str(SHOP / "shop.toml"), final=True, jobs=2,
+        )  # fmt: skip
+        run, result = homolog.start(asked, Reporter(as_json=True))
         try:
+            assert result.status == "validated", result.problem
             signed = _signed(run)
             with production.connect("postgres") as conn:
                 for name, value in settings.items():
@@ -395,7 +401,7 @@ def test_version_18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 conn.execute("SELECT pg_reload_conf()")
             monkeypatch.setenv("HOMOLOG_LANG", "en")  # another than when the run was made
             with Production(production.dsn(), tmp_path / "ours") as found:
-                merge_beside(run, found, BESIDE, central, Reporter(as_json=True))
+                merge_beside(run, found, BESIDE, paths[DATABASE], Reporter(as_json=True))
                 unlike = fingerprint.differences(signed, fingerprint.take(lambda: found.connect(BESIDE), 2))
                 assert not unlike, unlike
                 assert ExternalServer(found, tmp_path / "after", "x", BESIDE).left() == ([], [])
@@ -407,10 +413,10 @@ def test_version_18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_synthetic_bases(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A PEC-like central and two sources, with large objects of the same OIDs, and attachments."""
+    """A PEC-like central and a source, with large objects of the same OIDs, and attachments."""
     monkeypatch.setenv("HOMOLOG_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("HOMOLOG_LANG", "en")
-    central, *sources = make_samples(server, tmp_path / "samples", scale=0.34, sources=2, attachments=True)
+    central, *sources = make_samples(server, tmp_path / "samples", scale=0.34, sources=1, attachments=True)
     named = {"central": central, **{path.stem: path for path in sources}}
     asked = Options.parse(
         central=str(central), sources=[f"{path.stem}={path}" for path in sources], server="embedded", major=16, jobs=2,
