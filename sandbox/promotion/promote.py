@@ -36,8 +36,10 @@ from sandbox.promotion import (
     safety,
     smoke,
 )
+from sandbox.promotion.dump import dump
 from sandbox.promotion.guard import WriteGuard
 from sandbox.promotion.journal import Journal, Mode, now, operator, put_aside
+from sandbox.promotion.probing import probe
 from sandbox.promotion.production import Production
 from sandbox.promotion.put_back import put_back
 from sandbox.promotion.swap import Standing, standing, swap
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
     from sandbox.promotion.freeze import Frozen
     from sandbox.promotion.manifest import Manifest
     from sandbox.promotion.production import Connection
-    from sandbox.promotion.refusals import Address
     from sandbox.promotion.swap import Swapped
     from sandbox.runs import Run
 
@@ -81,7 +82,7 @@ class Asked:
     dry_run: bool = False
     mode: Mode = "restore"
     attachments: Path | None = None
-    pec: tuple[Address, ...] = ()
+    pec: tuple[tuple[str, int], ...] = ()
     tools: Path | None = None
     disk_free: int | None = None
     jobs: int = 2
@@ -237,9 +238,8 @@ class Promotion:
 
     def _inside(self, owner: str) -> list[str]:
         """Who is in production that must not be; others are told of, since the swap ends their sessions."""
-        answering = [address for address in self.asked.pec if refusals.answers(address)]
         found = rights.sessions(self.production)
-        reasons = list(refusals.of_sessions(found, owner, answering))
+        reasons = list(refusals.of_sessions(found, owner, [probe(*address) for address in self.asked.pec]))
         for session in found if not reasons else ():
             self.reporter.note(text(pt=f"será encerrada na troca: {session}", en=f"the swap will end {session}"))
         return reasons
@@ -304,8 +304,9 @@ class Promotion:
             journal = self._begin()
             path = self.run.folder / SAFETY
             with self.step("safety", text(pt="Fazer o backup de segurança", en="Take the safety backup")):
-                sha256 = safety.dump(self.production, path, snapshot, self._size(), self.reporter.progress)
-        journal = replace(journal, safety=SAFETY, safety_sha256=sha256).save(self.run)
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                made = dump(self.production, path, snapshot=snapshot, on_progress=self.reporter.progress)
+        journal = replace(journal, safety=SAFETY, safety_sha256=made.sha256).save(self.run)
         backup = self._verify_safety(path, found)
         try:
             journal = self._prepare(journal, backup)
@@ -346,14 +347,10 @@ class Promotion:
             kept=names.free_name(outside, names.kept_name(database, self.run.id)),
             candidate=names.free_name(outside, names.candidate_name(database, self.run.id)),
             began=now(),
-            frozen_at=self.run.load("snapshot")["taken_at"] if self.run.has("snapshot") else now(),
+            frozen_at=self.run.load("snapshot")["marks"]["taken"] if self.run.has("snapshot") else now(),
             attachments=str(self.asked.attachments) if self.asked.attachments else None,
             facts={"attempt": attempt + 1, **self.facts},
         ).save(self.run)
-
-    def _size(self) -> int:
-        row = self.outside.execute("SELECT pg_database_size(%s)", [self.production.database]).fetchone()
-        return int(row[0]) if row is not None else 0
 
     def _verify_safety(self, path: Path, found: Fingerprint) -> Backup:
         title = text(
@@ -415,7 +412,7 @@ class Promotion:
             lambda: self.production.connect(journal.candidate), self.asked.jobs, self.reporter.progress
         )
         self.facts["proved"] = {"rows": found.rows, "digest": found.digest}
-        if unlike := fingerprint.differences(signed, found):
+        if unlike := fingerprint.differences(signed, found, restored=True):
             raise PromotionRolledBack(
                 text(
                     pt="O banco feito ao lado da produção não é igual ao que foi assinado; a produção não foi tocada.",
@@ -486,7 +483,7 @@ class Promotion:
         self.reporter.warn(text(pt="Inicie o PEC agora.", en="Start PEC now."))
         deadline = time.monotonic() + self.asked.wait * 60
         with self.step("pec", text(pt="Esperar o PEC responder", en="Wait for PEC to answer")):
-            while not all(map(refusals.answers, self.asked.pec)):
+            while not all(probe(*address).answer == "open" for address in self.asked.pec):
                 if time.monotonic() > deadline:
                     self.reporter.warn(text(pt="O PEC não respondeu a tempo.", en="PEC did not answer in time."))
                     return journal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from merge.errors import PromotionRefused
 from merge.language import text
 from sandbox import words
 
@@ -19,15 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from merge.profile import Profile
+    from sandbox.promotion.probing import Probed
     from sandbox.promotion.production import Connection, Production
     from sandbox.promotion.rights import Session
     from sandbox.runs import Run
 
 SPARE = 1.2
 """Room for a restored database, in sizes of the database: its indexes are built beside their sorted runs."""
-_PROBE_SECONDS = 3.0
-
-Address = tuple[str, int]
 
 
 def of_server(production: Production, major: int) -> Iterator[str]:
@@ -70,10 +66,11 @@ def of_version(conn: Connection, profile: Profile, owner: str, expected: str | N
         )
 
 
-def of_sessions(found: Sequence[Session], owner: str, answering: Sequence[Address]) -> Iterator[str]:
+def of_sessions(found: Sequence[Session], owner: str, pec: Sequence[Probed]) -> Iterator[str]:
     """That PEC still runs, which holds ids in memory and would send again what is restored; or that somebody stays.
 
     :param owner: the role that owns production's tables, which is PEC's.
+    :param pec: what the addresses answered at which it must not answer.
     """
     for session in found:
         if session.is_pec or session.role == owner:
@@ -83,34 +80,9 @@ def of_sessions(found: Sequence[Session], owner: str, answering: Sequence[Addres
             )
         elif not session.may_be_ended:
             yield text(pt=f"não podemos encerrar a {session}", en=f"we may not end {session}")
-    for host, port in answering:
-        yield text(
-            pt=f"o PEC ainda responde em {host}:{port}: pare o serviço",
-            en=f"PEC still answers at {host}:{port}: stop its service",
-        )
-
-
-def answers(address: Address, seconds: float = _PROBE_SECONDS) -> bool:
-    """True if something takes connections there."""
-    try:
-        with socket.create_connection(address, timeout=seconds):
-            return True
-    except OSError:
-        return False
-
-
-def parse_address(word: str, port: int = 8080) -> Address:
-    """``HOST``, ``HOST:PORT`` or an HTTP URL.
-
-    :raises PromotionRefused: it is none.
-    """
-    rest = word.split("://")[-1].split("/")[0]
-    host, colon, number = rest.rpartition(":")
-    if colon and number.isdigit():
-        return host.strip("[]"), int(number)
-    if rest and not colon:
-        return rest, 443 if word.startswith("https:") else port
-    raise PromotionRefused(text(pt=f"Não é um endereço: {word}", en=f"This is no address: {word}"))
+    for probed in pec:
+        if not probed.is_off:
+            yield text(pt=f"o PEC ainda está no ar: {probed}", en=f"PEC is still up: {probed}")
 
 
 @dataclass(frozen=True)

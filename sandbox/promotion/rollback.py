@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from merge.errors import ConfigError, PromotionRefused
 from merge.language import counted, text
-from sandbox.promotion import beside, candidate, files, names, promote, refusals, rights, written
+from sandbox.promotion import after, beside, candidate, files, names, promote, refusals, rights, written
 from sandbox.promotion.guard import WriteGuard
 from sandbox.promotion.journal import Journal, Rollback, now, operator
+from sandbox.promotion.probing import probe
 from sandbox.promotion.production import Production
 from sandbox.promotion.swap import Standing, standing, swap
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from sandbox.console import Reporter
     from sandbox.promotion.production import Connection
-    from sandbox.promotion.refusals import Address
     from sandbox.runs import Run
 
 FOLDER = "rollback"
@@ -33,7 +33,7 @@ class Asked:
     dsn: str
     confirm: str = ""
     attachments: Path | None = None
-    pec: tuple[Address, ...] = ()
+    pec: tuple[tuple[str, int], ...] = ()
     tools: Path | None = None
 
 
@@ -100,11 +100,10 @@ def _check(production: Production, outside: Connection, journal: Journal, now_li
         )
     with production.connect() as conn:
         owner = candidate.main_owner(conn)
-    answering = [address for address in asked.pec if refusals.answers(address)]
     reasons = [
         *rights.missing_rights(production),
         *rights.obstacles(production),
-        *refusals.of_sessions(rights.sessions(production), owner, answering),
+        *refusals.of_sessions(rights.sessions(production), owner, [probe(*address) for address in asked.pec]),
     ]
     kept = outside.execute("SELECT datname FROM pg_database WHERE oid = %s", [journal.live_oid]).fetchone()
     if kept is None:
@@ -223,7 +222,7 @@ def kept(runs: list[Run], production: Production | None) -> list[Kept]:
             found.append(
                 Kept(
                     run.id, journal.state, journal.address, journal.database, back.kept if back else journal.kept, oid,
-                    journal.promoted_at, bool(run.load("run").get("accepted")), there,
+                    journal.promoted_at, after.accepted(run) is not None, there,
                 )
             )  # fmt: skip
     return found

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from typing import TYPE_CHECKING
 
 from merge import fingerprint
 from merge.errors import PromotionRolledBack
 from merge.language import text
 from sandbox import intake, restore
-from sandbox.sample.make import DUMP_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,34 +15,12 @@ if TYPE_CHECKING:
 
     from merge.fingerprint import Fingerprint
     from sandbox.intake import Backup
-    from sandbox.promotion.production import Production
     from sandbox.server import Server
 
     OnProgress = Callable[[int, int], None]
 
 DATABASE = "safety"
 OWNER = "homolog_safety"
-
-
-def dump(production: Production, path: Path, snapshot: str, size: int, on_progress: OnProgress) -> str:
-    """Dump production as the snapshot sees it; return the SHA-256 of the file, which is whole or not there.
-
-    :param size: bytes of the database, for the progress: a dump is rarely larger.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    making = path.with_name(f"{path.name}.new")
-    digest, done = hashlib.sha256(), 0
-    with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        with production.tool("pg_dump", *DUMP_OPTIONS, f"--snapshot={snapshot}").stream() as chunks:
-            for chunk in chunks:
-                file.write(chunk)
-                digest.update(chunk)
-                done += len(chunk)
-                on_progress(min(done, size), size)
-        file.flush()
-        os.fsync(file.fileno())
-    making.replace(path)
-    return digest.hexdigest()
 
 
 def verify(
@@ -63,7 +38,7 @@ def verify(
         found = fingerprint.take(lambda: server.connect(DATABASE, OWNER), jobs, on_progress)
     finally:
         server.drop_database(DATABASE)
-    if unlike := fingerprint.differences(expected, found):
+    if unlike := fingerprint.differences(expected, found, restored=True):
         raise PromotionRolledBack(
             text(
                 pt="O backup de segurança, restaurado, não é igual à produção; nada foi mudado.",

@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from sandbox.console import Reporter
     from sandbox.promotion.journal import Journal
     from sandbox.promotion.rollback import Kept
+    from sandbox.promotion.snapshot import Taken
     from sandbox.runs import Run
+
+
+def show_snapshot(reporter: Reporter, taken: Taken) -> None:
+    """Tell where the backup is, and what comes next."""
+    if reporter.as_json:
+        reporter.print_json(taken.to_dict())
+        return
+    found = taken.snapshot
+    verified = text(pt=", restaurado e conferido", en=", restored and compared") if found.verified else ""
+    reporter.note(f"{taken.path} ({words.size(found.size)}{verified})")
+    reporter.note(f"{taken.sidecar}")
+    reporter.note(f"sha256 {found.sha256}")
+    reporter.note(text(pt="A seguir: ", en="Next: ") + f"invoke homolog --final --central {taken.path} --source …")
 
 
 def show_promotion(reporter: Reporter, run: Run, journal: Journal, *, dry_run: bool) -> None:

@@ -12,20 +12,23 @@ from invoke.tasks import task
 from merge.errors import ConfigError
 from merge.language import text
 from sandbox.console import Reporter
+from sandbox.promotion import after, probing, show
 from sandbox.promotion import promote as promoting
 from sandbox.promotion import rollback as rolling_back
-from sandbox.promotion import show
 from sandbox.promotion import snapshot as snapshots
-from sandbox.promotion.journal import MODES
+from sandbox.promotion.journal import MODES, operator
 from sandbox.promotion.production import Production
-from sandbox.promotion.refusals import parse_address
 from sandbox.runs import Run, private_folder
 from sandbox.tasking import RUN_HELP, exit_codes
 
 if TYPE_CHECKING:
     from invoke.context import Context
 
+    from sandbox.promotion.snapshot import Taken
+
 _GB = 10**9
+NEW_BACKUP = "I-07"
+"""The item of the after-list that a verified backup of the new production does."""
 
 _PRODUCTION_HELP = {
     "production": "address of the production database, without a password: 'host=10.0.0.5 port=5433 dbname=esus "
@@ -65,11 +68,12 @@ def snapshot(
 ) -> None:
     """Take production's backup, with the marks that tell later whether production was written since."""
     reporter = Reporter(as_json=json)
-    with private_folder() as scratch, Production(production, scratch, tools=_path(tools)) as server:
-        taken = snapshots.take_snapshot(server, Path(folder).resolve(), reporter, jobs=_jobs(), verify=verify)
+    taken = snapshots.take_snapshot(
+        production, Path(folder).resolve(), reporter, tools=_path(tools), jobs=_jobs(), verify=verify
+    )
     show.show_snapshot(reporter, taken)
     if run:
-        show.mark_backup(Run.open(run), taken, by, reporter)
+        note_backup(Run.open(run), taken, by)
 
 
 @task(
@@ -111,7 +115,7 @@ def promote(
         dry_run,
         mode,
         _path(attachments),
-        tuple(map(parse_address, pec or ())),
+        tuple(map(probing.parse, pec or ())),
         _path(tools),
         disk_free * _GB or None,
         jobs or _jobs(),
@@ -137,7 +141,7 @@ def rollback(
     found = Run.open(run)
     found.lock()
     asked = rolling_back.Asked(
-        production, confirm, _path(attachments), tuple(map(parse_address, pec or ())), _path(tools)
+        production, confirm, _path(attachments), tuple(map(probing.parse, pec or ())), _path(tools)
     )
     show.show_rollback(reporter, found, rolling_back.rollback(found, asked, reporter))
 
@@ -179,6 +183,21 @@ def discard(c: Context, run: str, production: str, confirm: str = "") -> None:
     with private_folder() as scratch, Production(production, scratch) as server:
         name = rolling_back.discard(found, server, confirm, reporter)
     reporter.note(text(pt=f"{name} foi apagado.", en=f"{name} was removed."))
+
+
+def note_backup(run: Run, taken: Taken, by: str) -> None:
+    """Note in the after-list of a promoted run that its new backup was taken, and is known to be good."""
+    if not taken.snapshot.verified:
+        raise ConfigError(
+            text(
+                pt="O backup foi feito, mas só conta na lista se for conferido.",
+                en="The backup was taken, but it counts in the list only if it is verified.",
+            ),
+            next_step="--verify",
+        )
+    run.lock()
+    evidence = f"{taken.path.name} {taken.snapshot.sha256}"
+    after.mark(run, NEW_BACKUP, by=by or operator(), evidence=evidence)
 
 
 def _path(name: str) -> Path | None:

@@ -111,7 +111,7 @@ def test_pec_answers(signed: Shop) -> None:
     """Something takes connections at its address."""
     with socket.create_server(("127.0.0.1", 0)) as pec:
         port = pec.getsockname()[1]
-        with refused(signed, f"PEC still answers at 127.0.0.1:{port}", pec=(("127.0.0.1", port),)):
+        with refused(signed, f"PEC is still up: 127.0.0.1:{port}", pec=(("127.0.0.1", port),)):
             pass
 
 
