@@ -20,6 +20,8 @@ from sandbox.embedded import EmbeddedServer
 from sandbox.options import PEC_MEMORY, Options, accepted_of, options_of
 from sandbox.pec import tasks as pec_tasks
 from sandbox.pec.listen import PORT
+from sandbox.promotion import after_tasks
+from sandbox.promotion import tasks as promotion_tasks
 from sandbox.rehearsal import DATABASE, PROOF
 from sandbox.result import RunResult
 from sandbox.result import junit as junit_xml
@@ -421,6 +423,13 @@ ns = Collection(
     destroy,
     leftovers,
     Collection.from_module(pec_tasks, name="pec"),
+    promotion_tasks.snapshot,
+    promotion_tasks.promote,
+    promotion_tasks.rollback,
+    promotion_tasks.promotions,
+    promotion_tasks.discard,
+    after_tasks.after,
+    after_tasks.accept,
     images,
     test,
     bench,

@@ -265,6 +265,8 @@ class Promotion:
     def _written(self, found: Fingerprint, verdict: marks.Verdict | None) -> list[str]:
         """That production is not what the central's backup was, and how that is known."""
         if not self.run.has("central-fingerprint"):
+            if not self.run.load("run")["asked"].get("final"):
+                return []  # which is told already
             return [text(pt="o conteúdo do central não foi guardado", en="the central's content was not kept")]
         expected = Fingerprint.from_dict(self.run.load("central-fingerprint"))
         unlike = fingerprint.differences(expected, found, sequences=False, objects=False)
