@@ -36,8 +36,8 @@ _SESSION = {
 }
 """Settings of every session of ours, whatever the database or the role sets for its own."""
 
-_OPTIONS = "-c statement_timeout=0 -c default_transaction_read_only=off"
-"""Those that would be in the way of the very first statement."""
+_OPTIONS = "-c search_path=pg_catalog,pg_temp -c statement_timeout=0 -c default_transaction_read_only=off"
+"""Those that matter for the very first statement: a path that the database's owner set could lead to code of his."""
 
 _ALIVE = {
     "application_name": "homolog",

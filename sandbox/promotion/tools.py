@@ -129,6 +129,7 @@ class ContainerTools(Tools):
                 tmpfs={"/tmp": "mode=1777"},  # noqa: S108
                 mounts=mounts,
                 cap_drop=["ALL"],
+                cap_add=["DAC_OVERRIDE"] if own_user() == "0:0" else [],  # root reads certificates of whoever owns them
                 security_opt=["no-new-privileges:true"],
                 pids_limit=256,
                 labels=self._labels,
@@ -167,6 +168,18 @@ def find(major: int, wanted: Path | None, *, tls: bool, run_id: str, scratch: Pa
         except ServerError as ex:
             tried += [ex.what, *ex.details]
     raise _nowhere(major, tried)
+
+
+def server_programs(major: int) -> Path | None:
+    """A folder of this host with a whole PostgreSQL of a major version, for a throwaway server; None if there is none.
+
+    That which comes along is left out, as a throwaway server finds it without being told.
+    """
+    ours = binaries.WHEEL.get(major)
+    for folder in _places(major):
+        if shutil.which("initdb", path=str(folder)) and version_in(folder) == major and folder.parent.name != ours:
+            return folder
+    return None
 
 
 def version_in(folder: Path) -> int | None:

@@ -184,6 +184,12 @@ def test_settings_of_others_do_not_reach_sessions_of_ours(
     """Neither those of the database and the role, nor the caller's variables."""
     production.make_database("hostile")
     with production.connect("hostile") as conn:
+        conn.execute("CREATE SCHEMA evil")
+        trap = "LANGUAGE plpgsql AS $f$ BEGIN RAISE 'called'; END $f$"
+        for function in ("unnest(text[], text[])", "pg_is_in_recovery()", "set_config(text, text, bool)"):
+            conn.execute(f"CREATE FUNCTION evil.{function} RETURNS text {trap}".encode())
+        conn.execute(f"CREATE FUNCTION evil.same(name, name) RETURNS bool {trap}".encode())
+        conn.execute("CREATE OPERATOR evil.= (LEFTARG = name, RIGHTARG = name, PROCEDURE = evil.same)")
         for setting in (
             "default_transaction_read_only = on", "statement_timeout = '1ms'", "search_path = evil, pg_catalog",
             "lock_timeout = '1ms'", "idle_in_transaction_session_timeout = '1ms'", "idle_session_timeout = '500ms'",
