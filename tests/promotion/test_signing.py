@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -130,6 +131,52 @@ def test_the_dump_holds_the_merged_database_and_nothing_of_ours(signed: Run) -> 
     finally:
         server.stop()
     assert fingerprint.differences(freeze.load_fingerprint(signed), found, restored=True) == ()
+
+
+# Without this tool
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def _commands(name: str) -> list[str]:
+    """The blocks of commands of a document."""
+    return re.findall(r"```bash\n(.*?)```", (DOCS / name).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def _by_hand(run: Run, known: Path) -> list[str]:
+    """Run what the document says in the folder of a run; return the blocks that do not succeed."""
+    for role, name in (("operator", "ana-operadora"), ("approver", "beto-aprovador")):
+        shutil.copy(known / f"{name}.pub.pem", run.folder / f"{role}.pub.pem")
+    blocks = _commands("verify-a-manifest.md")
+    assert len(blocks) == 4
+    bash = ["bash", "-euo", "pipefail", "-c"]
+    done = {block: subprocess.run([*bash, block], cwd=run.folder, capture_output=True, text=True, check=False)
+            for block in blocks}  # fmt: skip
+    said = "".join(one.stdout for one in done.values())
+    for signer in keys.signers(known):
+        assert signer.fingerprint in said
+    failed = [block for block, one in done.items() if one.returncode]
+    if not failed:
+        assert said.count("Signature Verified Successfully") == 2
+        assert f'"audit": "{manifest.load(run).content["audit"]}"' in said
+    return failed
+
+
+def test_the_documented_commands_verify_a_manifest(copy: Run, known: Path) -> None:
+    assert _by_hand(copy, known) == []
+    assert _commands("verificar-um-manifesto.md") == _commands("verify-a-manifest.md")
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("forged manifest", 1), ("no signature", 1), ("swapped dump", 2), ("forged with what it is about", 1),
+        ("report", 2), ("list", 2), ("removed log", 3),
+    ],
+)  # fmt: skip
+def test_the_documented_commands_find_what_was_changed(copy: Run, known: Path, name: str, block: int) -> None:
+    TAMPERED[name][0](copy)
+    assert _commands("verify-a-manifest.md")[block] in _by_hand(copy, known)
 
 
 # What is not the same any more
