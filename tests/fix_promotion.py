@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from merge import catalog
+from merge.errors import ConfigError
 from sandbox import homolog
 from sandbox.console import Reporter
 from sandbox.options import Options
@@ -86,4 +88,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             try:
                 yield Shop(production, run, Reporter(as_json=True))
             finally:
-                homolog.destroy(run)
+                remove(run)
+
+
+def remove(run: Run) -> None:
+    """Remove a run's server, whatever became of the run: `homolog.destroy` refuses one that is in production."""
+    with suppress(ConfigError):
+        homolog.server_of(run).destroy()
