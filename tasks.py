@@ -14,7 +14,7 @@ from invoke import Collection, Context, Exit, task
 from merge.errors import ConfigError, HomologationError
 from merge.language import text
 from merge.profile import load as load_profile
-from sandbox import console, homolog, image_file, intake_show, order, profiling, runs
+from sandbox import console, destruction, homolog, image_file, intake_show, order, profiling, runs
 from sandbox import leftovers as leftover
 from sandbox.embedded import EmbeddedServer
 from sandbox.options import PEC_MEMORY, Options, accepted_of, options_of
@@ -340,12 +340,13 @@ def destroy(c: Context, run: str, yes: bool = False) -> None:
     reporter = console.Reporter()
     found = Run.open(run)
     found.lock()
+    destruction.demand_allowed(found)
     if _agreed(reporter, text(pt=f"Apagar os dados de {found.id}?", en=f"Remove the data of {found.id}?"), yes):
-        homolog.destroy(found)
+        record = homolog.destroy(found)
         reporter.note(
             text(
-                pt=f"Os dados de {found.id} foram apagados; as evidências ficam em {found.folder}.",
-                en=f"The data of {found.id} were removed; the evidence stays in {found.folder}.",
+                pt=f"Os dados de {found.id} foram apagados; as evidências ficam, com o registro {record}.",
+                en=f"The data of {found.id} were removed; the evidence stays, with the record {record}.",
             )
         )
 

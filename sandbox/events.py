@@ -139,8 +139,11 @@ class Events:
 
 def operator() -> str:
     """Who is at work: what ``HOMOLOG_OPERATOR`` says, or the user of this machine."""
-    if said := os.environ.get("HOMOLOG_OPERATOR", "").strip():
-        return said
+    return os.environ.get("HOMOLOG_OPERATOR", "").strip() or account()
+
+
+def account() -> str:
+    """The user of this machine, and the machine."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):  # a user without a name, as in containers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import traceback
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -27,12 +26,11 @@ from merge.errors import (
     Unexpected,
 )
 from merge.language import text
-from sandbox import carry, choose, events, handover, inputs, intake, report, sample
+from sandbox import carry, choose, destruction, events, handover, inputs, intake, report, sample
 from sandbox import preflight as answers
 from sandbox.attachments import Attachments
 from sandbox.collect import collect
 from sandbox.options import PEC, Options, options_of
-from sandbox.pec import alternate
 from sandbox.pec.compose import MEGABYTE, PART, Settings
 from sandbox.pec.listen import Listen
 from sandbox.pec.stack_server import StackServer
@@ -40,7 +38,7 @@ from sandbox.pec.vendor import VendorRehearsal, refuse_to_repeat
 from sandbox.preflight import Decisions, Preflight
 from sandbox.rehearsal import Rehearsal
 from sandbox.result import RunResult
-from sandbox.runs import CANDIDATE, Run
+from sandbox.runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -275,18 +273,18 @@ def stop(run: Run) -> None:
     run.unlock()
 
 
-def destroy(run: Run) -> None:
-    """Remove the server and all data of a run; what it found out stays, with a record of the destruction."""
+def destroy(run: Run) -> Path:
+    """Remove the server and all data of a run; what it found out stays, with the record of what was removed.
+
+    :return: the path of the record.
+    :raises PromotionRefused: the run is in production, and nobody has accepted that.
+    """
+    destruction.demand_allowed(run)
     state = run.load("run").get("server")
+    server = None
     if state is not None:
-        _choose(run, options_of(run), state["provider"], state["major"], state["inputs"])[0].destroy()
-    alternate.remove(run)
-    shutil.rmtree(run.folder / "work", ignore_errors=True)
-    shutil.rmtree(run.folder / CANDIDATE, ignore_errors=True)
-    Attachments(run.folder / carry.FOLDER).clear()
-    if not run.load("run").get("destroyed"):
-        run.attest("destroyed", server=state["provider"] if state else None)
-        run.note(destroyed=True)
+        server = _choose(run, options_of(run), state["provider"], state["major"], state["inputs"])[0]
+    return destruction.destroy(run, server)
 
 
 # How a run is carried out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from merge import catalog
+from merge.errors import ConfigError
 from sandbox import homolog
 from sandbox.console import Reporter
 from sandbox.options import Options
@@ -113,4 +115,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             try:
                 yield Shop(production, run, Reporter(as_json=True))
             finally:
-                homolog.destroy(run)
+                remove(run)
+
+
+def remove(run: Run) -> None:
+    """Remove a run's server, whatever became of the run: `homolog.destroy` refuses one that is in production."""
+    with suppress(ConfigError):
+        homolog.server_of(run).destroy()

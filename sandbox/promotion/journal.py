@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import platform
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -117,8 +114,3 @@ def put_aside(run: Run) -> int:
 def now() -> str:
     """This moment, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def operator() -> str:
-    """Who is at work: ``HOMOLOG_OPERATOR``, or the user of this machine."""
-    return os.environ.get("HOMOLOG_OPERATOR") or f"{getpass.getuser()}@{platform.node()}"

@@ -19,6 +19,7 @@ from merge.errors import ConfigError, HomologationError, PromotionRefused, Promo
 from merge.fingerprint import Fingerprint
 from merge.language import counted, text
 from sandbox import homolog, words
+from sandbox.events import operator
 from sandbox.options import PEC, options_of
 from sandbox.promotion import (
     belongings,
@@ -38,7 +39,7 @@ from sandbox.promotion import (
 )
 from sandbox.promotion.dump import dump
 from sandbox.promotion.guard import WriteGuard
-from sandbox.promotion.journal import Journal, Mode, now, operator, put_aside
+from sandbox.promotion.journal import Journal, Mode, now, put_aside
 from sandbox.promotion.probing import probe
 from sandbox.promotion.production import Production
 from sandbox.promotion.put_back import put_back

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from merge.errors import ConfigError, PromotionRefused
 from merge.language import counted, text
+from sandbox.events import operator
 from sandbox.promotion import after, beside, candidate, files, names, promote, refusals, rights, written
 from sandbox.promotion.guard import WriteGuard
-from sandbox.promotion.journal import Journal, Rollback, now, operator
+from sandbox.promotion.journal import Journal, Rollback, now
 from sandbox.promotion.probing import probe
 from sandbox.promotion.production import Production
 from sandbox.promotion.swap import Standing, standing, swap

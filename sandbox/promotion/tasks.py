@@ -12,11 +12,12 @@ from invoke.tasks import task
 from merge.errors import ConfigError
 from merge.language import text
 from sandbox.console import Reporter
+from sandbox.events import operator
 from sandbox.promotion import after, probing, show
 from sandbox.promotion import promote as promoting
 from sandbox.promotion import rollback as rolling_back
 from sandbox.promotion import snapshot as snapshots
-from sandbox.promotion.journal import MODES, operator
+from sandbox.promotion.journal import MODES
 from sandbox.promotion.production import Production
 from sandbox.runs import Run, private_folder
 from sandbox.tasking import RUN_HELP, exit_codes
