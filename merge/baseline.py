@@ -42,6 +42,7 @@ _SCHEMA = """
         loid oid PRIMARY KEY, md5 text NOT NULL, size bigint NOT NULL);
     CREATE TABLE IF NOT EXISTS homolog.base_object (
         kind text, name text, table_name text NOT NULL, digest text NOT NULL, PRIMARY KEY (kind, name));
+    CREATE TABLE IF NOT EXISTS homolog.base_unfilled_view (name text PRIMARY KEY);
     CREATE TABLE IF NOT EXISTS homolog.base_done (at timestamptz NOT NULL DEFAULT now());
 """
 
@@ -133,6 +134,12 @@ def _keep_definitions(conn: Connection, schema: str) -> None:
     with conn.transaction():
         conn.execute("DELETE FROM homolog.base_sequence")
         conn.execute("DELETE FROM homolog.base_object")
+        conn.execute("DELETE FROM homolog.base_unfilled_view")
+        conn.execute(
+            "INSERT INTO homolog.base_unfilled_view SELECT relname FROM pg_class"
+            " WHERE relkind = 'm' AND NOT relispopulated AND relnamespace = %s::regnamespace",
+            [schema],
+        )
         for name, last, called, definition in proof_objects.sequences(conn, schema):
             conn.execute("INSERT INTO homolog.base_sequence VALUES (%s, %s, %s, %s)", [name, last, called, definition])
         conn.execute(

@@ -7,7 +7,8 @@ it means for the tables that are really there is worked out by `merge.planner`.
 Override files settle what a profile does not know, without touching it. They hold rules and declarations only. Their
 rules come before the profile's, those of the last file first. Their declarations add to the profile's: one that says
 something else of a column than another is an error, but where it has ``replaces = true`` it holds instead. What they
-say of neutralising and of smoke tests holds in place of what the profile says under the same id or name, or adds to it.
+say of neutralising, of the capsule and of smoke tests holds in place of what the profile says under the same id, table
+or name, or adds to it.
 """
 
 from __future__ import annotations
@@ -281,6 +282,20 @@ class Neutralise(BaseModel):
         return self
 
 
+class Capsule(_Declaration):
+    """A table of production's own configuration: its rows are put back into what takes production's place.
+
+    :param where: SQL condition on the rows of `table` that are meant, by their own columns.
+    :param exact: there may be no other such rows; without it those that the merge has added stay.
+    :param optional: a table that only some versions have, so the inventory need not know it.
+    """
+
+    table: str
+    where: str = "true"
+    exact: bool = False
+    optional: bool = False
+
+
 class Smoke(BaseModel):
     """People of one kind, of whom a few are drawn and looked at on the screen by professionals.
 
@@ -351,6 +366,7 @@ class Override(BaseModel):
     value: tuple[Value, ...] = ()
     opaque: tuple[Opaque, ...] = ()
     neutralise: tuple[Neutralise, ...] = ()
+    capsule: tuple[Capsule, ...] = ()
     smoke: tuple[Smoke, ...] = ()
 
 
@@ -369,6 +385,7 @@ class Profile(BaseModel):
     scope: tuple[Scope, ...] = ()
     handover: tuple[Handover, ...] = ()
     neutralise: tuple[Neutralise, ...] = ()
+    capsule: tuple[Capsule, ...] = ()
     smoke: tuple[Smoke, ...] = ()
     watch: Watch = Watch()
     _known: Mapping[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
@@ -404,6 +421,7 @@ class Profile(BaseModel):
         said: tuple[Columns, ...] = (*override.reference, *override.value, *override.opaque)
         gone = tuple(pattern for columns in said if columns.replaces for pattern in columns.columns)
         neutral = {rule.id: rule for rule in (*self.neutralise, *override.neutralise)}
+        capsule = {declared.table: declared for declared in (*self.capsule, *_of(file, override.capsule))}
         smoke = {stratum.name: stratum for stratum in (*self.smoke, *override.smoke)}
         return self.model_copy(
             update={
@@ -412,6 +430,7 @@ class Profile(BaseModel):
                 "value": (*_without(gone, self.value), *_of(file, override.value)),
                 "opaque": (*_without(gone, self.opaque), *_of(file, override.opaque)),
                 "neutralise": tuple(neutral.values()),
+                "capsule": tuple(capsule.values()),
                 "smoke": tuple(smoke.values()),
             }
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from merge.inventory import KnownTable
-    from merge.profile import Columns, Neutralise, Override, Profile, Reference, Rule, Smoke
+    from merge.profile import Capsule, Columns, Neutralise, Override, Profile, Reference, Rule, Smoke
 
 _NEVER_COME = {Role.CONFIG, Role.DERIVED}
 
@@ -45,7 +45,8 @@ def problems(profile: Profile, known: Mapping[str, KnownTable] | None) -> list[s
         found += _sandbox(profile, tables)
     found += _targets(profile.reference)
     found += _contradictions(profile.declarations, tables)
-    found += _repeated(profile.neutralise, profile.smoke)
+    found += _repeated(profile.neutralise, profile.capsule, profile.smoke)
+    found += _beyond_recall(profile, known)
     return found
 
 
@@ -66,8 +67,11 @@ def override_problems(profile: Profile, override: Override, known: Mapping[str, 
                 text(pt=f"{_title(columns)}: não há o que substituir", en=f"{_title(columns)}: replaces nothing")
             )
     found += _targets(override.reference)
-    found += _contradictions(profile.overridden(override, "").declarations, tables)
-    found += _repeated(override.neutralise, override.smoke)
+    both = profile.overridden(override, "")
+    found += _contradictions(both.declarations, tables)
+    found += _repeated(override.neutralise, override.capsule, override.smoke)
+    shipped_problems = set(_beyond_recall(profile, known))
+    found += [problem for problem in _beyond_recall(both, known) if problem not in shipped_problems]
     return found
 
 
@@ -211,13 +215,37 @@ def _sandbox(profile: Profile, tables: Mapping[str, Collection[str]]) -> Iterato
                 for column in rule.values
                 if column not in tables[rule.table] and not rule.optional
             )
+    yield from (
+        _unknown(f"capsule: {declared.table}")
+        for declared in profile.capsule
+        if declared.table not in tables and not declared.optional
+    )
     for pattern in (*profile.watch.growing, *profile.watch.status):
         if not any(fnmatchcase(table, pattern) for table in tables):
             yield _unknown(f"watch: {pattern}")
 
 
-def _repeated(rules: Iterable[Neutralise], strata: Iterable[Smoke]) -> Iterator[str]:
-    names = [*(f"neutralise {rule.id}" for rule in rules), *(f"smoke {stratum.name}" for stratum in strata)]
+def _beyond_recall(profile: Profile, known: Mapping[str, KnownTable] | None) -> Iterator[str]:
+    """Rules that change what nobody would put back: neither configuration of the capsule nor a queue, whose rows the
+    undo list has and production keeps.
+    """
+    covered = {declared.table for declared in profile.capsule}
+    for rule in profile.neutralise:
+        table = (known or {}).get(rule.table)
+        declared = profile.rule_of(rule.table, table.primary_key if table is not None else ())
+        if rule.table not in covered and (declared is None or declared.role is not Role.QUEUE):
+            yield text(
+                pt=f"neutralise {rule.id}: {rule.table} não está na cápsula ([[capsule]]) nem é uma fila",
+                en=f"neutralise {rule.id}: {rule.table} is neither in the capsule ([[capsule]]) nor a queue",
+            )
+
+
+def _repeated(rules: Iterable[Neutralise], capsule: Iterable[Capsule], strata: Iterable[Smoke]) -> Iterator[str]:
+    names = [
+        *(f"neutralise {rule.id}" for rule in rules),
+        *(f"capsule {declared.table}" for declared in capsule),
+        *(f"smoke {stratum.name}" for stratum in strata),
+    ]
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             yield f"{name} ×{names.count(name)}"

@@ -59,6 +59,9 @@ class BaselineProof:
             for table, column, high in conn.execute("SELECT table_name, column_name, high FROM homolog.base_range")
             if keys.get(table) == column
         }
+        self._unfilled_views = {
+            name for (name,) in conn.execute("SELECT name FROM homolog.base_unfilled_view").fetchall()
+        }
         self.tables = 0
 
     def filled(self, conn: Connection) -> list[tuple[int, TablePlan]]:
@@ -266,7 +269,7 @@ class BaselineProof:
             )
 
     def check_views(self, conn: Connection) -> None:
-        """Every materialised view is filled and is what its query gives now."""
+        """Every materialised view is what its query gives now; one that was not filled may be as it was."""
         # Unlike the proof's own queries, those of a view are meant to see the schema of the application.
         conn.execute("SELECT set_config('search_path', quote_ident(%s), false)", [self.plan.schema])
         states: dict[str, bool] = dict(
@@ -278,6 +281,8 @@ class BaselineProof:
         )
         for name in sorted(self.catalog.matviews):
             if not states.get(name):
+                if name in self._unfilled_views:
+                    continue
                 self.findings.add(Kind.VIEW, name, reason="not filled")
                 continue
             row = conn.execute(

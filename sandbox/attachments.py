@@ -19,7 +19,7 @@ import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -207,32 +207,39 @@ class Attachments:
         self._write(f"decision-{source}", asdict(decision))
         return decision
 
+    def merged(self, before: int | None = None) -> tuple[File, ...]:
+        """All that ``files`` holds when everything that was decided is carried, by path.
+
+        :param before: only what was decided before this source.
+        """
+        central = self.inventory(CENTRAL)
+        found = {file.path: file for file in central.files} if central is not None else {}
+        numbers = sorted(int(path.stem.partition("-")[2]) for path in self._state.glob("decision-*.json"))
+        for number in (n for n in numbers if before is None or n < before):
+            decision, delivered = self._decision(number), self.inventory(number)
+            if decision is None or delivered is None:
+                continue
+            files = {file.path: file for file in delivered.files}
+            for carried in decision.carried:
+                for target in carried.targets:
+                    folder, _, path = target.partition("/")
+                    if folder == "files":
+                        found.setdefault(path, replace(files[carried.path], path=path))
+        return tuple(found[path] for path in sorted(found))
+
     def decides_alike(self, source: int, rows: Iterable[Claim]) -> bool:
         """True if every file of a source would get the places that were decided before; nothing is written."""
         known = self._decision(source)
         return known is not None and self._places(source, self._decide(source, rows)) == self._places(source, known)
 
     def _decide(self, source: int, rows: Iterable[Claim]) -> Decision:
-        return deciding.decide(source, rows, self.inventory(source) or Inventory(()), self._taken(source))
+        taken = {file.path: file.sha256 for file in self.merged(source)}
+        return deciding.decide(source, rows, self.inventory(source) or Inventory(()), taken)
 
     def _places(self, source: int, decision: Decision) -> dict[str, str]:
         """SHA-256 of what a decision brings to each place."""
         delivered = self.inventory(source) or Inventory(())
         return {target: delivered.hashes[file.path] for file in decision.carried for target in file.targets}
-
-    def _taken(self, source: int) -> dict[str, str]:
-        """What the merged directory holds, or will hold, before this source."""
-        central = self.inventory(CENTRAL)
-        taken = dict(central.hashes) if central is not None else {}
-        for number in range(1, source):
-            decision, delivered = self._decision(number), self.inventory(number)
-            for file in decision.carried if decision is not None else ():
-                assert delivered is not None
-                for target in file.targets:
-                    folder, _, path = target.partition("/")
-                    if folder == "files":
-                        taken[path] = delivered.hashes[file.path]
-        return taken
 
     def _decision(self, number: int) -> Decision | None:
         if number == CENTRAL:

@@ -78,7 +78,9 @@ def collect(run: Run, names: Sequence[str], problem: HomologationError | None) -
         inputs=tuple(_input(name, backup, kept) for name, backup in inputs.items()),
         sources=tuple(sources),
         timings=run.done(),
-        candidate=_candidate(inputs, server, problem, final=kept["asked"].get("final", False)),
+        candidate=_candidate(
+            inputs, server, problem, _load(run, "frozen", {}), final=kept["asked"].get("final", False)
+        ),
         central_proof=None if central is None else _proof(central, central),
         content_proof=None
         if content is None
@@ -244,7 +246,12 @@ def _all(counts: Iterable[Counter[str]]) -> dict[str, int]:
 
 
 def _candidate(
-    inputs: Mapping[str, Any], server: Mapping[str, Any], problem: HomologationError | None, *, final: bool
+    inputs: Mapping[str, Any],
+    server: Mapping[str, Any],
+    problem: HomologationError | None,
+    frozen: Mapping[str, Any],
+    *,
+    final: bool,
 ) -> Candidate:
     reasons = []
     if problem is not None:
@@ -259,4 +266,5 @@ def _candidate(
         )
     if not final:
         reasons.append(text(pt="é um ensaio, não a execução final", en="it is a rehearsal, not the final run"))
-    return Candidate(DATABASE, promotable=not reasons, reason="; ".join(reasons) or None)
+    dump = {} if reasons else {name: frozen[name] for name in ("dump", "sha256") if name in frozen}
+    return Candidate(DATABASE, promotable=not reasons, reason="; ".join(reasons) or None, **dump)

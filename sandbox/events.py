@@ -1,18 +1,22 @@
-"""The log of a run: what happened when, without anything of a patient; and the bundle for who gives support."""
+"""The log of a run: who did what when, without anything of a patient; and the bundle for who gives support."""
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import re
+import socket
 import time
 import zipfile
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from merge.language import text
+from sandbox import lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,42 +39,144 @@ _BUNDLED = re.compile(
 
 BUNDLE = "support-bundle.zip"
 
+_CUT = "after_a_cut_line"
+"""Of an event: the line before was left cut off by a process that was killed."""
+
+_BLOCK = 1 << 16
+
 
 class Events:
-    """An append-only file, one JSON object in each line."""
+    """An append-only file, one JSON object in each line, each line bound to the one before by its hash.
 
-    def __init__(self, path: Path) -> None:
+    ``previous`` is the SHA-256 of the bytes of the line before (without its end), in the first line that of `name`:
+    who changes, removes or inserts a line has to make all later ones anew, and `head` is then another.
+
+    :param name: what the chain begins with; by default that of the folder.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
+        self.name = path.parent.name if name is None else name
 
-    def add(self, step: str, event: str, **details: Any) -> None:
-        """Append one event; what looks like a document's number is left out of texts."""
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "monotonic": round(time.monotonic(), 3),
-            "pid": os.getpid(),
-            "step": step,
-            "event": event,
-            **redacted(details),
-        }
-        # One write of a whole line: a process that is killed leaves no half line before the next one's.
-        written = (json.dumps(line, ensure_ascii=False, default=lambda value: redact(str(value))) + "\n").encode()
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    def add(self, step: str, event: str, **details: Any) -> str:
+        """Append one event and return the new `head`; what looks like a document's number is left out of texts.
+
+        Safe for threads and processes; a line that a killed process has left cut off stays, and the next one says so.
+        """
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o600)
         try:
-            os.write(descriptor, written)
+            lock.wait_for(descriptor)
+            last = _last_line(descriptor)
+            cut = last is not None and not last.endswith(b"\n") and _event(last) is None
+            line = {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "monotonic": round(time.monotonic(), 3),
+                "pid": os.getpid(),
+                "who": redact(operator()),
+                "step": step,
+                "event": event,
+                **redacted(details),
+                **({_CUT: True} if cut else {}),
+                "previous": _digest(self.name.encode() if last is None else last),
+            }
+            written = json.dumps(line, ensure_ascii=False, default=lambda value: redact(str(value))).encode()
+            end_of_last = b"" if last is None or last.endswith(b"\n") else b"\n"
+            _write(descriptor, end_of_last + written + b"\n")
         finally:
             os.close(descriptor)
+        return _digest(written)
 
     def read(self) -> list[dict[str, Any]]:
         """All events; a line that was cut off is left out."""
+        return [event for event in self.heads().values() if event is not None]
+
+    @property
+    def head(self) -> str:
+        """The hash of the last line, in hexadecimal; of the name where there is none."""
+        return list(self.heads())[-1]
+
+    def heads(self) -> dict[str, dict[str, Any] | None]:
+        """What `head` was at first, and after every line; with the event of that line, if it holds one."""
+        return {_digest(self.name.encode()): None} | {_digest(line): _event(line) for line in self._lines()}
+
+    def check(self) -> tuple[str, ...]:
+        """What is broken, and at which line: nothing if every line is what it was when the next one was added.
+
+        That lines are missing at the end does not show here, but where a `head` is kept.
+        """
+        problems: list[tuple[int, str]] = []
+        before = _digest(self.name.encode())
+        lines = self._lines()
+        for number, line in enumerate(lines, 1):
+            event = _event(line)
+            if event is None:
+                after = _event(lines[number]) if number < len(lines) else None
+                if line.endswith(b"\n") and not (after or {}).get(_CUT):  # else it is known to be cut off
+                    problems.append((number, text(pt="não é um evento", en="it is no event")))
+            elif "previous" not in event:
+                what = text(
+                    pt="não está encadeada (foi escrita por uma versão antiga, ou alterada)",
+                    en="it is not chained (written by an old version, or changed)",
+                )
+                problems.append((number, what))
+            elif event["previous"] != before:
+                what = text(
+                    pt="o que vem antes dela foi alterado, removido ou inserido",
+                    en="what comes before it was changed, removed or inserted",
+                )
+                problems.append((number, what))
+            before = _digest(line)
+        where = text(pt="linha", en="line")
+        return tuple(f"{self.path.name}, {where} {number}: {what}" for number, what in problems)
+
+    def _lines(self) -> list[bytes]:
+        """All lines with their ends; the last one may lack it."""
         if not self.path.exists():
             return []
-        found = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
+        with self.path.open("rb") as file:
+            return list(file)
+
+
+def operator() -> str:
+    """Who is at work: what ``HOMOLOG_OPERATOR`` says, or the user of this machine."""
+    if said := os.environ.get("HOMOLOG_OPERATOR", "").strip():
+        return said
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a user without a name, as in containers
+        user = str(os.getuid()) if hasattr(os, "getuid") else "?"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event in a line; None if it holds none."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line.removesuffix(b"\n")).hexdigest()
+
+
+def _last_line(descriptor: int) -> bytes | None:
+    """The last line of an open file, with its end if it has one; None if the file is empty."""
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    found = b""
+    while end > 0 and b"\n" not in found[:-1]:
+        start = max(0, end - _BLOCK)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        found = os.read(descriptor, end - start) + found
+        end = start
+    return found[found[:-1].rfind(b"\n") + 1 :] or None
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
+    os.fsync(descriptor)
 
 
 def redact(message: str) -> str:
@@ -109,12 +215,13 @@ def support_bundle(folder: Path, *, logs: Sequence[Path] = ()) -> Path:
     :param logs: logs of the server; of each the last lines that begin a message, for the others may quote a row.
     """
     bundle = folder / BUNDLE
+    events = [{**event, "who": ""} for event in Events(folder / "events.jsonl").read()]
     wanted = [path for path in sorted(folder.glob("*.json")) if _BUNDLED.fullmatch(path.stem)]
     making = bundle.with_name(bundle.name + ".new")
     descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr("versions.json", json.dumps(versions(), indent=1))
-        out.writestr("events.jsonl", "".join(_json(event) + "\n" for event in Events(folder / "events.jsonl").read()))
+        out.writestr("events.jsonl", "".join(_json(event) + "\n" for event in events))
         for path in wanted:
             out.writestr(path.name, _json(json.loads(path.read_text(encoding="utf-8"))))
         for number, log in enumerate(logs):

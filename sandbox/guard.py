@@ -21,7 +21,6 @@ RIGHTS = ("NET_ADMIN", "NET_RAW", "SETUID", "SETGID")
 """Capabilities of who closes a namespace; the last two to give up all of them."""
 
 
-
 def mount() -> Mount:
     """These programs, for a container."""
     return Mount(INSIDE, str(images.COMPOSE / "guard"), type="bind", read_only=True)

@@ -40,7 +40,7 @@ from sandbox.pec.vendor import VendorRehearsal, refuse_to_repeat
 from sandbox.preflight import Decisions, Preflight
 from sandbox.rehearsal import Rehearsal
 from sandbox.result import RunResult
-from sandbox.runs import Run
+from sandbox.runs import CANDIDATE, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -152,33 +152,59 @@ def prove(run: Run, reporter: Reporter, *, keep_running: bool = False, method: s
     """
     found: list[ProofFailed] = []
 
-    def attempt(proof: Callable[[], None]) -> None:
-        try:
-            proof()
-        except ProofFailed as ex:
-            found.append(ex)
-
     def check() -> None:
-        server = open_server(run)
-        with _stopped(run, server, reporter, keep_running=keep_running):
-            rehearsal = _rehearsal(run, reporter, server)
-            plan, _ = rehearsal.plan()
-            sources = [s for s in inputs.sources(run) if run.is_done(f"source.{s.number}.merge")]
-            numbers = [s.number for s in sources]
-            if method != "content":
-                for source in sources:
-                    attempt(lambda source=source: rehearsal.prove_source(plan, source))  # type: ignore[misc]
-                attempt(lambda: rehearsal.prove_central(plan, numbers))
-                attempt(lambda: rehearsal.carriage.prove(plan, numbers))
-                attempt(lambda: rehearsal.check_merged(plan, numbers))
-            if method != "exact":
-                attempt(lambda: rehearsal.prove_content(plan, numbers))
+        with started(run, reporter, keep_running=keep_running) as rehearsal:
+            found.extend(failed_proofs(rehearsal, method))
 
     problem = _guarded(run, check)
     if problem is not None and not isinstance(problem, MergeError | Unexpected):
         run.unlock()
         raise problem
     return _conclude(run, reporter, problem or _together(found, run) or _stopped_by(run))
+
+
+def failed_proofs(rehearsal: Rehearsal, method: str) -> list[ProofFailed]:
+    """Repeat all proofs of a method (one of `METHODS`), and return what those say that do not hold."""
+    run = rehearsal.run
+    found: list[ProofFailed] = []
+
+    def attempt(proof: Callable[[], None]) -> None:
+        try:
+            proof()
+        except ProofFailed as ex:
+            found.append(ex)
+
+    plan, _ = rehearsal.plan()
+    sources = [s for s in inputs.sources(run) if run.is_done(f"source.{s.number}.merge")]
+    numbers = [s.number for s in sources]
+    if method != "content":
+        for source in sources:
+            attempt(lambda source=source: rehearsal.prove_source(plan, source))  # type: ignore[misc]
+        attempt(lambda: rehearsal.prove_central(plan, numbers))
+        attempt(lambda: rehearsal.carriage.prove(plan, numbers))
+        attempt(lambda: rehearsal.check_merged(plan, numbers))
+    if method != "exact":
+        attempt(lambda: rehearsal.prove_content(plan, numbers))
+    return found
+
+
+@contextmanager
+def started(run: Run, reporter: Reporter, *, keep_running: bool = False) -> Iterator[Rehearsal]:
+    """The rehearsal of a run that was carried out, on its server, which runs for as long as the context lasts.
+
+    :raises ConfigError: see `open_server`.
+    """
+    server = open_server(run)
+    with _stopped(run, server, reporter, keep_running=keep_running):
+        yield _rehearsal(run, reporter, server)
+
+
+def write_result(run: Run, problem: HomologationError | None) -> RunResult:
+    """Collect what came of a run, and write it for programs and for people."""
+    result = collect(run, [source.name for source in inputs.sources(run)], problem)
+    run.save("result", result.to_dict())
+    run.write("report.html", report.render(result))
+    return result
 
 
 def _together(found: Sequence[ProofFailed], run: Run) -> ProofFailed | None:
@@ -217,9 +243,7 @@ def hand_over(run: Run, reporter: Reporter) -> Path:
             ),
             next_step=f"invoke homolog --resume {run.id}",
         )
-    server = open_server(run)
-    with _stopped(run, server, reporter):
-        rehearsal = _rehearsal(run, reporter, server)
+    with started(run, reporter) as rehearsal:
         return handover.make_handover(run, rehearsal.connect, rehearsal.profile, sources, rehearsal.scope)
 
 
@@ -258,9 +282,10 @@ def destroy(run: Run) -> None:
         _choose(run, options_of(run), state["provider"], state["major"], state["inputs"])[0].destroy()
     alternate.remove(run)
     shutil.rmtree(run.folder / "work", ignore_errors=True)
+    shutil.rmtree(run.folder / CANDIDATE, ignore_errors=True)
     Attachments(run.folder / carry.FOLDER).clear()
     if not run.load("run").get("destroyed"):
-        run.events.add("run", "destroyed", server=state["provider"] if state else None)
+        run.attest("destroyed", server=state["provider"] if state else None)
         run.note(destroyed=True)
 
 
@@ -269,7 +294,7 @@ def destroy(run: Run) -> None:
 
 def _create(options: Options, reporter: Reporter) -> Run:
     run = Run.create(**asdict(options))
-    run.events.add("run", "created")
+    run.attest("created")
     reporter.note(text(pt=f"Execução {run.id} em {run.folder}", en=f"Run {run.id} in {run.folder}"))
     return run
 
@@ -322,9 +347,7 @@ def _conclude(run: Run, reporter: Reporter, problem: HomologationError | None) -
         run.events.add("run", "stopped", error=type(problem).__name__, what=problem.what)
     if isinstance(problem, MergeError | ProofFailed | Unexpected):
         problem.evidence = str(run.folder / events.BUNDLE)
-    result = collect(run, [source.name for source in inputs.sources(run)], problem)
-    run.save("result", result.to_dict())
-    run.write("report.html", report.render(result))
+    result = write_result(run, problem)
     if problem is not None and problem.evidence == str(run.folder / events.BUNDLE):
         events.support_bundle(run.folder, logs=_logs(run))
     merged = any(step.endswith(".merge") for step in run.done())
@@ -332,7 +355,7 @@ def _conclude(run: Run, reporter: Reporter, problem: HomologationError | None) -
         isinstance(problem, ConfigError) and not run.is_done("central.restore")
     ):
         destroy(run)  # what is there can be had again, from backups that can be used
-    run.events.add("run", "ended", status=result.status)
+    run.attest("ended", status=result.status)
     run.unlock()
     if problem is not None:
         reporter.error(problem)

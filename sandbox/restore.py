@@ -26,7 +26,7 @@ from sandbox.intake import check_server
 from sandbox.replay import Content, replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
     from sandbox.archive import Archive, Entry
@@ -139,13 +139,13 @@ def _restore_into(
     if backup.format == "plain":
         return replay(server, backup, database, owner, content, on_progress)
     archive = archives.read(backup.readable)
-    entries = [e for e in archive if _is_wanted(e, content, schemas)]
+    entries = [e for e in archive if is_wanted(e, content, schemas)]
     options = ["--no-owner", "--no-privileges", "--no-tablespaces", "--exit-on-error"]
     if content is Content.SCHEMA:
         options.append("--schema-only")
     if jobs > 1 and backup.format != "tar":
         options.append(f"--jobs={jobs}")
-    with listing(backup, entries, f"{database}-{content.name.lower()}") as listed:
+    with listing(backup.work, entries, f"{database}-{content.name.lower()}") as listed:
         command = server.tool(
             "pg_restore",
             *options,
@@ -165,10 +165,10 @@ def _restore_into(
 
 
 @contextmanager
-def listing(backup: Backup, entries: Iterable[Entry], name: str) -> Iterator[Path]:
-    """A list for `pg_restore --use-list` that is there as long as it is needed."""
-    backup.work.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = backup.work / f"{name}.list"
+def listing(folder: Path, entries: Iterable[Entry], name: str) -> Iterator[Path]:
+    """A list for `pg_restore --use-list`, in a private folder, that is there as long as it is needed."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{name}.list"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.writelines(f"{entry.dump_id};\n" for entry in entries)
     try:
@@ -189,8 +189,8 @@ def _is_about(entry: Entry, what: str) -> bool:
     return entry.desc in ("COMMENT", "ACL", "SECURITY LABEL") and entry.tag.startswith(what)
 
 
-def _is_wanted(entry: Entry, content: Content, made: set[str]) -> bool:
-    """Whether an entry is restored; `made` are schemas that are there already."""
+def is_wanted(entry: Entry, content: Content, made: Collection[str] = ()) -> bool:
+    """Whether a role that is not superuser restores an entry; `made` are schemas that are there already."""
     if content is Content.LARGE_OBJECTS:
         return entry.is_large_object and entry.desc != "ACL"
     of_rows = entry.section == "data" or entry.desc == "MATERIALIZED VIEW DATA" or entry.is_large_object
@@ -198,7 +198,7 @@ def _is_wanted(entry: Entry, content: Content, made: set[str]) -> bool:
         return False
     if entry.desc in ("EXTENSION", "SUBSCRIPTION", *_DATABASE) or entry.desc.startswith("ACL"):
         return False
-    if entry.desc == "SCHEMA" and entry.tag in made | {"public"}:
+    if entry.desc == "SCHEMA" and entry.tag in {*made, "public"}:
         return False
     if entry.desc.endswith("LANGUAGE") and entry.tag == "plpgsql":
         return False

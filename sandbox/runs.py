@@ -18,13 +18,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 from merge.errors import ConfigError
 from merge.language import text
+from sandbox import audit
 from sandbox.events import Events
+from sandbox.lock import LOCKED_BYTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOCKED_BYTE = 1 << 30
-"""Where the lock is on Windows, which locks bytes for readers too: far beyond what tells who holds it."""
+CANDIDATE = "candidate"
+"""Below the folder of a run: the dump of the merged database, as it was signed."""
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -45,7 +47,7 @@ def private_folder() -> Iterator[Path]:
 class Run:
     """One run and its folder.
 
-    ``run.json`` holds what it was asked and which steps are done; ``events.jsonl`` when what happened; other JSON files
+    ``run.json`` holds what it was asked and which steps are done; ``events.jsonl`` who did what when; other JSON files
     the result of each step. Nothing in it is of a patient.
     """
 
@@ -160,6 +162,21 @@ class Run:
             self._lock.close()
             self._lock = None
 
+    # Evidence
+
+    def attest(self, act: str, **details: Any) -> str:
+        """Note an act that an audit will ask for, here and in the log of all runs; return the new head of the log here.
+
+        Whatever a killed process has noted here only, is noted there too.
+        """
+        head = self.events.add("run", act, audited=True, **details)
+        audit.note(self.folder, self.events)
+        return head
+
+    def check_log(self) -> tuple[str, ...]:
+        """What is wrong with the log of this run, by itself and against the log of all runs."""
+        return (*self.events.check(), *audit.check(self.folder, self.events))
+
     # Results
 
     def save(self, name: str, content: Any) -> None:
@@ -169,12 +186,13 @@ class Run:
         """
         self.write(f"{name}.json", json.dumps(_plain(content), ensure_ascii=False, indent=1))
 
-    def write(self, name: str, content: str) -> None:
+    def write(self, name: str, content: str | bytes) -> None:
         """Write a file of the run in one instant, for its owner only."""
         path = self.folder / name
         making = path.with_name(path.name + ".new")
-        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(content)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(making, flags, 0o600), "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         making.replace(path)
@@ -265,7 +283,7 @@ def _lock_file(file: IO[str]) -> None:
     except ImportError:  # Windows
         import msvcrt
 
-        file.seek(_LOCKED_BYTE)
+        file.seek(LOCKED_BYTE)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
     else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -151,9 +151,7 @@ class Server(ABC):
         with self.connect("postgres") as conn:
             conn.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role_name))
             for (name,) in conn.execute(_SET_SOMEWHERE, [role]).fetchall():
-                conn.execute(
-                    sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role_name, sql.Identifier(name))
-                )
+                conn.execute(sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role_name, sql.Identifier(name)))
             for group, member in conn.execute(_GRANTED_BY, [role]).fetchall():
                 conn.execute(
                     sql.SQL("REVOKE {} FROM {} GRANTED BY {}" if conn.info.server_version >= 160000

@@ -329,7 +329,7 @@ def _stream(server: Server, backup: Backup, entries: list[Entry], place: int) ->
     out = ["--file=-"] if server.major >= 12 else []
 
     def task(load: _Load, conn: Connection) -> None:
-        with listing(backup, entries, f"source_{load.number}-{place}") as listed:
+        with listing(backup.work, entries, f"source_{load.number}-{place}") as listed:
             command = server.tool(
                 "pg_restore", "--data-only", *out, f"--use-list={server.path(listed)}", server.path(backup.readable)
             )

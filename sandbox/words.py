@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from merge.language import counted, text
@@ -234,6 +234,7 @@ def phase(name: str) -> str:
     return {
         "restore": text(pt="restaurar", en="restore"),
         "baseline": text(pt="guardar a referência", en="keep the baseline"),
+        "fingerprint": text(pt="tirar a impressão digital", en="take the fingerprint"),
         "intake": text(pt="examinar os backups", en="inspect the backups"),
         "sample": text(pt="criar backups sintéticos", en="make synthetic backups"),
         "attachments": text(pt="trazer os anexos", en="bring the attachments"),
@@ -295,6 +296,11 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\
 def moments(value: str) -> str:
     """The text with every ISO 8601 time in it as `moment` says it."""
     return _MOMENT.sub(lambda found: moment(found[0]), value)
+
+
+def seconds_since(value: str) -> float:
+    """Seconds since an ISO 8601 time."""
+    return (datetime.now(UTC) - datetime.fromisoformat(value)).total_seconds()
 
 
 def moment(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from merge import catalog
 from sandbox import homolog
 from sandbox.console import Reporter
 from sandbox.options import Options
+from sandbox.promotion import keys, signing
+from sandbox.promotion.manifest import Window
 from sandbox.sample.make import DUMP_OPTIONS
 from tests.filler import fill
 from tests.fix_production import DATABASE, OWNER, READER, ProductionServer, production_server
@@ -45,7 +48,6 @@ def fill_shop(production: ProductionServer, database: str, name: str, rows: int)
     with production.connect(database) as conn:  # the filler asks for triggers to be off
         conn.execute("SET session_replication_role = replica")
         fill(conn, found, "public", rows=rows, name=name, shared=20)
-        conn.execute("REFRESH MATERIALIZED VIEW catalogue_product_category_hierarchy")
         conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {READER}")
 
 
@@ -58,16 +60,41 @@ def dump(production: ProductionServer, database: str, path: Path) -> Path:
     return path
 
 
-def final_run(central: Path, source: Path, major: int = 16, **options: Any) -> Run:
-    """A final run of these backups, validated; its server is stopped."""
+def final_run(central: Path, source: Path, major: int = 16, *, final: bool = True, **options: Any) -> Run:
+    """A run of these backups, validated, final unless asked otherwise; its server is stopped."""
     asked = Options.parse(
         central=str(central), sources=[f"north={source}"], server="embedded", major=major,
-        profile=str(SHOP / "shop.toml"),
-        final=True, jobs=2, **options,
+        profile=str(SHOP / "shop.toml"), final=final, jobs=2, **options,
     )  # fmt: skip
     run, result = homolog.start(asked, Reporter(as_json=True))
-    assert (result.status, result.candidate.promotable) == ("validated", True), (result.problem, result.candidate)
+    assert (result.status, result.candidate.promotable) == ("validated", final), (result.problem, result.candidate)
     return run
+
+
+PASSPHRASE = "only for tests of this project"
+
+
+def sign(run: Run, keys_folder: Path, begin: timedelta, end: timedelta) -> None:
+    """Have two people sign, for a window that is told from now on."""
+    now = datetime.now(UTC)
+    window: Window | None = Window(now + begin, now + end)
+    for name, role in (("Ana Operadora", "operator"), ("Rui Aprovador", "approver")):
+        signer = next((s for s in keys.signers(keys_folder) if s.name == name), None)
+        signer = signer or keys.make(name, role, PASSPHRASE, keys_folder)
+        key = keys_folder / f"{signer.slug}.key.pem"
+        signing.sign(run, key, role, PASSPHRASE, window, Reporter(as_json=True), keys_folder)
+        window = None
+
+
+@pytest.fixture(scope="module")
+def signed(shop: Shop) -> Iterator[Shop]:
+    """The same, signed by two people for the next two hours."""
+    folder = shop.run.folder.parent.parent / "keys"
+    folder.mkdir(mode=0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOMOLOG_KEYS", str(folder))
+        sign(shop.run, folder, timedelta(hours=-1), timedelta(hours=2))
+        yield shop
 
 
 @pytest.fixture(scope="module")

@@ -313,8 +313,11 @@ CREATE OPERATOR public.{op} (LEFTARG = {a}, RIGHTARG = {b}, FUNCTION = same_{n})
 _PAIRS = [
     ("=", left, right)
     for left, rights in (
-        ("oid", ("smallint", "integer", "bigint")), ("name", ("varchar",)), ("varchar", ("varchar", "text", "name")),
-        ("regclass", ("oid",)), ('"char"', ("text",)),
+        ("oid", ("smallint", "integer", "bigint")),
+        ("name", ("varchar",)),
+        ("varchar", ("varchar", "text", "name")),
+        ("regclass", ("oid",)),
+        ('"char"', ("text",)),
     )
     for right in rights
 ] + [("~", "name", "name"), ("<>", "oid", "bigint"), (">=", "oid", "integer"), ("~~", "name", "name")]

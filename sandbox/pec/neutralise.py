@@ -140,10 +140,16 @@ def neutralise(
     return tuple(Change(s.rule, s.title, s.table, changed.get(s.rule, 0), s.found) for s in states)
 
 
-def verify(connect: Connect, rules: Sequence[Neutralise], *, link: str, schema: str = "public") -> Neutrality:
-    """What is not neutral, and what could not be asked; only reads."""
+def verify(
+    connect: Connect, rules: Sequence[Neutralise], *, link: str, schema: str = "public", searched: str | None = None
+) -> Neutrality:
+    """What is not neutral, and what could not be asked; only reads.
+
+    :param searched: the schema that names without one are looked for in, if it is another: in a database of somebody
+        else, a superuser must look in ``pg_catalog`` only.
+    """
     with connect() as conn, conn.transaction():
-        set_exact(conn, schema)
+        set_exact(conn, searched or schema)
         return Neutrality(_states(conn, rules, link, schema))
 
 
@@ -176,14 +182,18 @@ def undo(connect: Connect, undo_list: UndoList, *, overwrite: bool = False, sche
     return Undone(restored, tuple(conflicts[:SHOWN]), count)
 
 
-def differences(connect: Connect, undo_list: UndoList, *, schema: str = "public") -> tuple[Conflict, ...]:
+def differences(
+    connect: Connect, undo_list: UndoList, *, schema: str = "public", searched: str | None = None
+) -> tuple[Conflict, ...]:
     """Where the database differs from what it held before it was first neutralised, bit by bit; `SHOWN` at most.
 
     It only compares what neutralising changed.
+
+    :param searched: as in `verify`.
     """
     found: list[Conflict] = []
     with connect() as conn, _guarded(undo_list), conn.transaction():
-        set_exact(conn, schema)
+        set_exact(conn, searched or schema)
         earlier: list[Values] = []
         for entry in (entry for batch in undo_list.current() for entry in batch.entries):
             change = load(conn, undo_list, entry, schema, f"change_{len(earlier)}")
@@ -242,9 +252,7 @@ def _refuse_active(states: Sequence[RuleState]) -> None:
         )
 
 
-def _apply(
-    conn: Connection, rule: Neutralise, link: str, schema: str, undo_list: UndoList, name: str
-) -> Entry | None:
+def _apply(conn: Connection, rule: Neutralise, link: str, schema: str, undo_list: UndoList, name: str) -> Entry | None:
     """Carry out one rule; None if there is nothing to change."""
     state = _state(conn, rule, link, schema)
     if state.found is not Found.ACTIVE:
@@ -278,9 +286,7 @@ def _differs(rule: Neutralise, link: str, types: Mapping[str, str]) -> sql.Compo
     if rule.delete:
         return sql.SQL("true")
     return sql.SQL(" OR ").join(
-        sql.SQL("{}::text IS DISTINCT FROM {}::text").format(
-            sql.Identifier(column), _new(rule, column, link, types)
-        )
+        sql.SQL("{}::text IS DISTINCT FROM {}::text").format(sql.Identifier(column), _new(rule, column, link, types))
         for column in rule.values
     )
 

@@ -35,9 +35,7 @@ _RECORD = 2**17
 _KEPT = 8
 _SIGNATURES = 1000
 
-_TIME = (
-    r"(?:(?:\d{4}-\d\d-\d\d|\d\d/\d\d/\d{4})[ T])?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
-)
+_TIME = r"(?:(?:\d{4}-\d\d-\d\d|\d\d/\d\d/\d{4})[ T])?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
 _LEVELS = {
     "TRACE": "TRACE", "DEBUG": "DEBUG", "FINE": "DEBUG", "INFO": "INFO", "WARN": "WARN", "WARNING": "WARN",
     "ADVERTENCIA": "WARN", "ADVERTÊNCIA": "WARN", "ERROR": "ERROR", "SEVERE": "ERROR", "GRAVE": "ERROR",

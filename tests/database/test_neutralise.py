@@ -492,9 +492,7 @@ def test_absent_and_missing(base: Base, undo_list: UndoList) -> None:
         ),
     ],
 )  # fmt: skip
-def test_refused_and_nothing_changed(
-    base: Base, undo_list: UndoList, statement: str, rules: list[Neutralise]
-) -> None:
+def test_refused_and_nothing_changed(base: Base, undo_list: UndoList, statement: str, rules: list[Neutralise]) -> None:
     _fill(base, SOME)
     with base.connect() as conn:
         conn.execute("DROP TABLE IF EXISTS child; DROP RULE IF EXISTS stays ON tb_nodo")

@@ -102,7 +102,7 @@ def test_a_superuser_would_get_nowhere(server: DockerServer, witness: Witness) -
     with server.connect("postgres") as conn:
         conn.execute(f"COPY (SELECT 1) TO PROGRAM 'touch {TRAPS}/program'".encode())
         for kind in ("tcp", "udp"):
-            send = f"timeout 3 bash -c \"echo x > /dev/{kind}/{witness.traps.host}/{witness.traps.port}\" || true"
+            send = f'timeout 3 bash -c "echo x > /dev/{kind}/{witness.traps.host}/{witness.traps.port}" || true'
             conn.execute(f"COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; {send}'".encode())
     changed = witness.changed(before)
     _inside(server, f"rm {TRAPS}/program")

@@ -93,8 +93,10 @@ def of_any(request: pytest.FixtureRequest) -> Odd:
 FIRST = "WHERE id = 7"
 COLUMNS = {
     "Upper": "'x7'", "f4": "f4 + 2.4e-7::real", "f8": "f8 * (1 + 2.3e-16::float8)", "n": "n + 1e-20",
-    "scaled": "scaled + 0.000001",    "b": "set_bit(b, 77, 1 - get_bit(b, 77))", "ts": "ts + interval '1 microsecond'",
-    "t": "t - interval '1 microsecond'", "d": "d + 1", "iv": "interval '27 days 04:05:06.7'", "j": "'{\"a\": 1,  \"a\":2}'", "jb": "'{\"b\": [1, 0]}'",
+    "scaled": "scaled + 0.000001", "b": "set_bit(b, 77, 1 - get_bit(b, 77))", "ts": "ts + interval '1 microsecond'",
+    "t": "t - interval '1 microsecond'", "d": "d + 1", "iv": "interval '27 days 04:05:06.7'",
+    "j": "'{\"a\": 1,  \"a\":2}'",
+    "jb": "'{\"b\": [1, 0]}'",
     "p": "point(p[0], 0.10000000000000002)", "m": "'ok'", "ms": "'{ok,sad}'", "c": "ROW(7, E'q\"\\n,,')::pair",
     "cs": "ARRAY[ROW(1, NULL)::pair, NULL]", "dom": "33.31", "a": "'{{1,2},{NULL,3}}'",
     "ta": "ARRAY['a', 'b', '\"', NULL, 'NULL', E'\\\\']", "u": "md5('8')::uuid", "bits": "B'10110'",

@@ -34,9 +34,7 @@ def _jar(folder: Path, name: str = _NAME, manifest: str | None = _MAIN) -> Path:
 def test_an_installer(tmp_path: Path) -> None:
     jar = _jar(tmp_path)
     found = installer.inspect(jar)
-    assert found == installer.Installer(
-        jar, hashlib.sha256(jar.read_bytes()).hexdigest(), jar.stat().st_size, "5.4.37"
-    )
+    assert found == installer.Installer(jar, hashlib.sha256(jar.read_bytes()).hexdigest(), jar.stat().st_size, "5.4.37")
 
 
 @pytest.mark.parametrize(
@@ -85,9 +83,7 @@ def _page(folder: Path) -> Path:
         (lambda folder: folder, "cannot be read"),
     ],
 )
-def test_what_is_no_installer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: object, why: str
-) -> None:
+def test_what_is_no_installer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: object, why: str) -> None:
     monkeypatch.setenv("HOMOLOG_LANG", "en")
     with pytest.raises(ConfigError, match=why):
         installer.inspect(make(tmp_path))  # type: ignore[operator]

@@ -106,6 +106,10 @@ def _neutralise(table: str, rest: str, name: str = "D-1") -> str:
     return f'[[neutralise]]\nid = "{name}"\ntitle = {title}\ntable = "{table}"\nevidence = "seen"\n{rest}\n'
 
 
+def _capsule(table: str, rest: str = "") -> str:
+    return f'[[capsule]]\ntable = "{table}"\nreason = "r"\nevidence = "seen"\n{rest}\n'
+
+
 def _smoke(name: str, query: str = "SELECT 1") -> str:
     return f'[[smoke]]\nname = "{name}"\ntitle = {{ pt = "t", en = "t" }}\nevidence = "seen"\nquery = "{query}"\n'
 
@@ -116,6 +120,11 @@ MISTAKES = {
         _neutralise("tb_visit", 'set = { st_x = "0" }'), "neutralise D-1: tb_visit.st_x: does not exist",
     ),
     "two rules of one id": (2 * _neutralise("tb_visit", "delete = true", "D-2"), "neutralise D-2 ×2"),
+    "neutralised beyond recall": (
+        _neutralise("tb_visit", "delete = true", "D-9"), "neutralise D-9: tb_visit is neither in the capsule",
+    ),
+    "capsule of an unknown table": (_capsule("tb_gone"), "capsule: tb_gone: does not exist"),
+    "two capsules of one table": (2 * _capsule("tb_person"), "capsule tb_person ×2"),
     "two strata of one name": (2 * _smoke("a"), "smoke a ×2"),
     "watched table": ('[watch]\ngrowing = ["tb_visit", "tb_nowhere"]\n', "watch: tb_nowhere: does not exist"),
     "unknown table": (_rule('["tb_nowhere"]'), "tb_nowhere: does not exist"),
@@ -182,12 +191,16 @@ def test_overridden_neutralisation(tmp_path: Path) -> None:
         GOOD
         + _neutralise("tb_visit", 'set = { nu_order = "0" }')
         + _neutralise("tb_x", "delete = true\noptional = true", "D-2")
+        + _capsule("tb_visit")
+        + _capsule("tb_x", "optional = true")
         + _smoke("a"),
     )  # fmt: skip
     mine = tmp_path / "mine.toml"
     mine.write_text(
         _neutralise("tb_visit", 'set = { nu_order = "7" }')
         + _neutralise("tb_new", "delete = true", "D-3")
+        + _capsule("tb_visit", "exact = true")
+        + _capsule("tb_new")
         + _smoke("a", "SELECT 2")
         + _smoke("b")
     )
@@ -196,8 +209,16 @@ def test_overridden_neutralisation(tmp_path: Path) -> None:
         ("D-1", "tb_visit", {"nu_order": "7"}), ("D-2", "tb_x", {}), ("D-3", "tb_new", {}),
     ]  # fmt: skip
     assert [(stratum.name, stratum.query) for stratum in loaded.smoke] == [("a", "SELECT 2"), ("b", "SELECT 1")]
-    mine.write_text(2 * _smoke("b"))
-    assert _problems(path, mine) == ("mine.toml: smoke b ×2",)
+    assert [(kept.table, kept.exact, kept.file) for kept in loaded.capsule] == [
+        ("tb_visit", True, "mine.toml"), ("tb_x", False, ""), ("tb_new", False, "mine.toml"),
+    ]  # fmt: skip
+    mine.write_text(2 * _smoke("b") + _neutralise("tb_new", "delete = true", "D-3"))
+    assert _problems(path, mine) == (
+        "mine.toml: smoke b ×2",
+        "mine.toml: neutralise D-3: tb_new is neither in the capsule ([[capsule]]) nor a queue",
+    )
+    mine.write_text(_neutralise("tb_new", "delete = true", "D-3") + _rule('["tb_new"]', "queue"))
+    profile.load(path, [mine])
 
 
 def test_all_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""The first look at the new production: quick, as the roles that will use it, and nothing stays of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from merge.fingerprint import Fingerprint
+from merge.language import text
+from sandbox.promotion import candidate, refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from merge.profile import Profile
+    from sandbox.promotion.journal import Journal
+    from sandbox.promotion.production import Connection, Production
+    from sandbox.runs import Run
+
+OK = "ok"
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """What was looked at: `OK`, or what is wrong, by the name of the check."""
+
+    checks: Mapping[str, str]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """What is wrong."""
+        return tuple(f"{name}: {said}" for name, said in self.checks.items() if said != OK)
+
+
+def look(production: Production, profile: Profile, run: Run, journal: Journal) -> Smoke:
+    """Log in to production under its name, and look at it."""
+    try:
+        with production.connect() as conn:
+            return Smoke(dict(_checks(conn, profile, run, journal)))
+    except psycopg.OperationalError as ex:
+        return Smoke({"login": type(ex).__name__})
+
+
+def _checks(conn: Connection, profile: Profile, run: Run, journal: Journal) -> Iterator[tuple[str, str]]:
+    row = conn.execute("SELECT oid::bigint FROM pg_database WHERE datname = current_database()").fetchone()
+    yield "login", OK if row == (journal.candidate_oid,) else text(pt="é outro banco", en="it is another database")
+    owner = candidate.main_owner(conn)
+    yield "write", _can_write(conn, owner)
+    expected = run.load("run").get("versions", {}).get("central")
+    yield "version", "; ".join(refusals.of_version(conn, profile, owner, expected)) or OK
+    signed = Fingerprint.from_dict(run.load("candidate-fingerprint"))
+    schema = profile.application.schema_
+    for table in profile.application.essential:
+        if (known := signed.tables.get(f"{schema}.{table}")) is not None:
+            row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))).fetchone()
+            yield table, OK if row == (known.rows,) else f"{row[0] if row else 0} / {known.rows}"
+
+
+def _can_write(conn: Connection, owner: str) -> str:
+    """A table is made and written as the owner, and taken back."""
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner)))
+            conn.execute("CREATE TABLE public.homolog_smoke AS SELECT 1 AS written")
+    except psycopg.Error as ex:
+        return f"{type(ex).__name__} {ex.sqlstate}"
+    return OK
