@@ -284,6 +284,11 @@ class _Repeat(Rehearsal):
             )
         return plan, found
 
+    def _compare(self, found: Catalog, source: Source) -> frozenset[str]:
+        """What the signed run found of the same backup: so the source's schema, which is code, is not restored here."""
+        kept = self.signed.load(f"source-{source.number}-schema")
+        return frozenset(kept["empty"]) if "empty" in kept else super()._compare(found, source)
+
     def check(self, plan: Plan, found: Catalog, source: Source) -> Mapping[str, int]:
         """Load and check one source; the server must have room for the merge's locks."""
         rows = super().check(plan, found, source)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from merge import fingerprint
@@ -217,10 +218,35 @@ def test_what_others_made_is_left(shop: Shop, live: ProductionServer, safety: Pa
             assert conn.execute("SELECT 1 FROM pg_roles WHERE rolname = 'homolog_merge'").fetchone() == (1,)
         finally:
             conn.execute("DROP ROLE homolog_merge")
+
+
+def test_only_ours_is_dropped(shop: Shop, live: ProductionServer, tmp_path: Path) -> None:
+    """A database is dropped, copied, settled and handed over only if a role that we made owns it."""
+    with Production(shop.dsn(), tmp_path) as production, live.connect("postgres") as conn:
+        server = ExternalServer(production, tmp_path / "ours", "a run", BESIDE)
+        with pytest.raises(PromotionRefused, match=OWNER):
+            server.create_role(OWNER)
+        server.create_role("homolog_source_1")
         conn.execute("CREATE DATABASE source_1")
         try:
-            with pytest.raises(PromotionRefused, match="source_1"):
-                _repeat(shop, safety, tmp_path)
+            server.drop_database("source_1")
+            for attempt in (
+                lambda: server.create_database("source_1", "homolog_source_1"),
+                lambda: server.copy_database(DATABASE, "copy"),
+                lambda: server.settle(DATABASE, "homolog_source_1"),
+                lambda: server.hand_over(DATABASE, OWNER),
+                lambda: server.create_database(DATABASE, "homolog_source_1"),
+            ):
+                with pytest.raises(PromotionRefused, match="not ours"):
+                    attempt()
+            server.create_database("source_1_data", "homolog_source_1")
+            server.copy_database("source_1_data", BESIDE)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                server.connect("source_1_data", "homolog_source_1").execute("COPY (SELECT 1) TO PROGRAM 'true'")
+            assert [name for name, _ in server.left()[0]] == [BESIDE, "source_1_data"]
+            other = ExternalServer(production, tmp_path / "other", "another run", BESIDE)
+            other.destroy()  # what was left by whichever run
+            assert server.left() == ([], [])
             assert _has(live, "source_1")
         finally:
             conn.execute("DROP DATABASE source_1")
