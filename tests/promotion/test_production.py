@@ -195,7 +195,7 @@ def test_settings_of_others_do_not_reach_sessions_of_ours(
             "lock_timeout = '1ms'", "idle_in_transaction_session_timeout = '1ms'", "idle_session_timeout = '500ms'",
         ):  # fmt: skip
             conn.execute(f"ALTER DATABASE hostile SET {setting}".encode())
-    monkeypatch.setenv("PGOPTIONS", "-c search_path=evil -c statement_timeout=1")
+    monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=1 -c work_mem=1MB")
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     monkeypatch.setenv("PGAPPNAME", "someone")
     with Production(production.dsn("hostile"), tmp_path) as found, found.connect() as conn:
