@@ -20,7 +20,7 @@ from sandbox.embedded import EmbeddedServer
 from sandbox.options import PEC_MEMORY, Options, accepted_of, options_of
 from sandbox.pec import tasks as pec_tasks
 from sandbox.pec.listen import PORT
-from sandbox.promotion import after_tasks
+from sandbox.promotion import after_tasks, signing_tasks
 from sandbox.promotion import tasks as promotion_tasks
 from sandbox.rehearsal import DATABASE, PROOF
 from sandbox.result import RunResult
@@ -425,12 +425,16 @@ ns = Collection(
     leftovers,
     Collection.from_module(pec_tasks, name="pec"),
     promotion_tasks.snapshot,
+    signing_tasks.keys,
+    signing_tasks.sign,
+    signing_tasks.verify,
     promotion_tasks.promote,
     promotion_tasks.rollback,
     promotion_tasks.promotions,
     promotion_tasks.discard,
     after_tasks.after,
     after_tasks.accept,
+    signing_tasks.seal,
     images,
     test,
     bench,

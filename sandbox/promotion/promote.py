@@ -38,11 +38,13 @@ from sandbox.promotion import (
     smoke,
 )
 from sandbox.promotion.dump import dump
+from sandbox.promotion.entry import FOLDER, alone, confirm
 from sandbox.promotion.guard import WriteGuard
 from sandbox.promotion.journal import Journal, Mode, now, put_aside
 from sandbox.promotion.probing import probe
 from sandbox.promotion.production import Production
 from sandbox.promotion.put_back import put_back
+from sandbox.promotion.rollback import swap_back
 from sandbox.promotion.swap import Standing, standing, swap
 
 if TYPE_CHECKING:
@@ -58,8 +60,6 @@ if TYPE_CHECKING:
     from sandbox.promotion.swap import Swapped
     from sandbox.runs import Run
 
-FOLDER = "promotion"
-"""Folder of a run for what only a promotion needs; private."""
 SAFETY = "safety/production.backup"
 """The safety backup, below the run's folder."""
 
@@ -101,41 +101,6 @@ def promote(run: Run, asked: Asked, reporter: Reporter) -> Journal:
         alone(production) as outside,
     ):
         return Promotion(run, asked, reporter, production, outside).carry_out()
-
-
-@contextmanager
-def alone(production: Production) -> Iterator[Connection]:
-    """A session outside of the production database, which keeps other promotions off for as long as it lasts.
-
-    :raises PromotionRefused: another one is under way.
-    """
-    with production.connect_outside() as outside:
-        row = outside.execute("SELECT pg_try_advisory_lock(hashtext('pec-homolog promotion'))").fetchone()
-        if row != (True,):
-            raise PromotionRefused(
-                text(
-                    pt="Outra promoção ou volta está em curso neste servidor.",
-                    en="Another promotion or rollback is under way on this server.",
-                ),
-                next_step=text(pt="Espere que ela termine.", en="Wait for it to end."),
-            )
-        yield outside
-
-
-def confirm(reporter: Reporter, production: Production, typed: str, question: str) -> None:
-    """Have the name of the production database typed.
-
-    :raises PromotionRefused: it was not.
-    """
-    typed = typed or reporter.ask(question, text(pt="digite o nome do banco", en="type the name of the database"))
-    if typed != production.database:
-        raise PromotionRefused(
-            text(
-                pt="O nome do banco de produção não foi confirmado; nada foi feito.",
-                en="The name of the production database was not confirmed; nothing was done.",
-            ),
-            next_step=f"--confirm {production.database}",
-        )
 
 
 @dataclass
@@ -194,7 +159,7 @@ class Promotion:
         except PromotionRefused as ex:
             self.run.events.add("promotion", "refused", reasons=[*reasons, *ex.details] or [ex.what])
             if reasons and not set(reasons) & set(ex.details):
-                raise _refused([*reasons, *(ex.details or [ex.what])], ex.next_step) from None
+                raise refusals.refused([*reasons, *(ex.details or [ex.what])], ex.next_step) from None
             raise
 
     # Whether
@@ -303,7 +268,7 @@ class Promotion:
                     )
                 reasons = [*reasons, *self._written(found, verdict)]
             if reasons:
-                raise _refused(reasons)
+                raise refusals.refused(reasons)
             journal = self._begin()
             path = self.run.folder / SAFETY
             with self.step("safety", text(pt="Fazer o backup de segurança", en="Take the safety backup")):
@@ -326,7 +291,7 @@ class Promotion:
             with suppress(psycopg.Error, HomologationError):
                 self._remove(journal)
             if isinstance(ex, psycopg.Error):
-                raise _lost(ex) from None
+                raise refusals.lost(ex) from None
             raise
 
     def _begin(self) -> Journal:
@@ -430,7 +395,7 @@ class Promotion:
         with self.production.connect() as conn:
             owner = candidate.main_owner(conn)
         if reasons := [*self._inside(owner), *self._window()]:
-            raise _refused(reasons)
+            raise refusals.refused(reasons)
 
     def _swap(self, journal: Journal, guard: WriteGuard) -> Journal:
         assert journal.candidate_oid is not None
@@ -466,8 +431,6 @@ class Promotion:
             found = smoke.look(self.production, self.profile, self.run, journal)
         journal = replace(journal.noted(smoke=found.checks), seconds=dict(self.seconds)).save(self.run)
         if found.failed:
-            from sandbox.promotion.rollback import swap_back
-
             swap_back(self.run, self.production, journal, self.reporter)
             raise PromotionRolledBack(
                 text(
@@ -543,28 +506,3 @@ class Promotion:
         self.run.save("promotion-rehearsal", journal)
         (self.run.folder / "promotion.json").unlink()
         return journal
-
-
-def _refused(reasons: Sequence[str], next_step: str | None = None) -> PromotionRefused:
-    many = len(reasons)
-    return PromotionRefused(
-        text(
-            pt=f"A promoção foi recusada: {counted(many, 'motivo', 'motivos')}.",
-            en=f"The promotion is refused: {counted(many, 'reason', 'reasons')}.",
-        ),
-        details=reasons,
-        next_step=next_step
-        or text(pt="Nada foi feito. Resolva todos e repita.", en="Nothing was done. Solve all of them and repeat."),
-    )
-
-
-def _lost(ex: psycopg.Error) -> PromotionRolledBack:
-    """The error for what the production server says where nobody expects it to."""
-    cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
-    return PromotionRolledBack(
-        text(
-            pt=f"O servidor de produção parou ou recusou um comando ({cause}); a produção é a de antes.",
-            en=f"The production server stopped or refused a command ({cause}); production is the one from before.",
-        ),
-        next_step=text(pt="Repita invoke promote: ele retira o que ficou.", en="Repeat invoke promote: it cleans up."),
-    )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from merge.language import text
+from merge.errors import PromotionRefused, PromotionRolledBack
+from merge.language import counted, text
 from sandbox import words
 
 if TYPE_CHECKING:
@@ -143,3 +144,29 @@ def _one(conn: Connection, query: str) -> Any:
     row = conn.execute(query.encode()).fetchone()
     assert row is not None
     return row[0]
+
+
+def refused(reasons: Sequence[str], next_step: str | None = None) -> PromotionRefused:
+    """The refusal of a promotion, with all its reasons."""
+    many = len(reasons)
+    return PromotionRefused(
+        text(
+            pt=f"A promoção foi recusada: {counted(many, 'motivo', 'motivos')}.",
+            en=f"The promotion is refused: {counted(many, 'reason', 'reasons')}.",
+        ),
+        details=reasons,
+        next_step=next_step
+        or text(pt="Nada foi feito. Resolva todos e repita.", en="Nothing was done. Solve all of them and repeat."),
+    )
+
+
+def lost(ex: psycopg.Error) -> PromotionRolledBack:
+    """The error for what the production server says where nobody expects it to."""
+    cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
+    return PromotionRolledBack(
+        text(
+            pt=f"O servidor de produção parou ou recusou um comando ({cause}); a produção é a de antes.",
+            en=f"The production server stopped or refused a command ({cause}); production is the one from before.",
+        ),
+        next_step=text(pt="Repita invoke promote: ele retira o que ficou.", en="Repeat invoke promote: it cleans up."),
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from merge.errors import ConfigError, PromotionRefused
 from merge.language import counted, text
 from sandbox.events import operator
-from sandbox.promotion import after, beside, candidate, files, names, promote, refusals, rights, written
+from sandbox.promotion import candidate, entry, files, names, refusals, rights, written
 from sandbox.promotion.guard import WriteGuard
 from sandbox.promotion.journal import Journal, Rollback, now
 from sandbox.promotion.probing import probe
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sandbox.promotion.production import Connection
     from sandbox.runs import Run
 
-FOLDER = "rollback"
+KEPT = "rollback"
 """Folder of a run with what was written to production between a promotion and its rollback; it holds patients' data."""
 
 
@@ -53,8 +53,8 @@ def rollback(run: Run, asked: Asked, reporter: Reporter) -> Journal:
             text(pt=f"A execução {run.id} não foi promovida.", en=f"Run {run.id} was not promoted."),
             next_step="invoke promotions",
         )
-    scratch = run.folder / promote.FOLDER
-    with Production(asked.dsn, scratch, tools=asked.tools) as production, promote.alone(production) as outside:
+    scratch = run.folder / entry.FOLDER
+    with Production(asked.dsn, scratch, tools=asked.tools) as production, entry.alone(production) as outside:
         assert journal.candidate_oid is not None
         now_live = standing(outside, journal.database, journal.live_oid, journal.candidate_oid)
         if now_live is Standing.OLD:
@@ -67,7 +67,7 @@ def rollback(run: Run, asked: Asked, reporter: Reporter) -> Journal:
                 pt=f"Voltar {production.shown} ao que era antes de {run.id}?",
                 en=f"Bring {production.shown} back to what it was before {run.id}?",
             )
-            promote.confirm(reporter, production, asked.confirm, question)
+            entry.confirm(reporter, production, asked.confirm, question)
             journal = _noted(journal, outside, found).save(run)
             journal = _swap(run, production, guard, journal, reporter)
         return _rolled_back(run, journal, asked.attachments, reporter)
@@ -132,7 +132,7 @@ def _dump(run: Run, production: Production, journal: Journal, reporter: Reporter
 
 
 def _path(run: Run, journal: Journal) -> Path:
-    return run.folder / FOLDER / f"written-{journal.candidate_oid}.sql"
+    return run.folder / KEPT / f"written-{journal.candidate_oid}.sql"
 
 
 def _warn(reporter: Reporter, journal: Journal, found: Mapping[str, int]) -> None:
@@ -164,7 +164,7 @@ def _noted(journal: Journal, outside: Connection, found: Mapping[str, int]) -> J
             kept=names.free_name(outside, names.undone_name(journal.database, journal.run_id)),
             oid=journal.candidate_oid,
             written=dict(found),
-            dump=f"{FOLDER}/written-{journal.candidate_oid}.sql" if found else None,
+            dump=f"{KEPT}/written-{journal.candidate_oid}.sql" if found else None,
             login_wait=None,
         ),
     )
@@ -179,92 +179,3 @@ def _rolled_back(run: Run, journal: Journal, attachments: Path | None, reporter:
     rows = sum(journal.rollback.written.values()) if journal.rollback else 0
     run.attest("rolled back", database=journal.database, server=journal.address, written=rows)
     return replace(journal, state="rolled_back").save(run)
-
-
-# What is kept
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A database that a promotion or a rollback keeps; `size` in bytes, None if its server was not asked."""
-
-    run_id: str
-    state: str
-    address: str
-    database: str
-    kept: str
-    oid: int
-    promoted_at: str | None
-    accepted: bool
-    size: int | None = None
-
-
-def kept(runs: list[Run], production: Production | None) -> list[Kept]:
-    """What was promoted and what is kept of it; of databases on `production` with their sizes."""
-    sizes: dict[int, int] = {}
-    system = None
-    if production is not None:
-        with production.connect_outside() as conn:
-            row = conn.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
-            system = row[0] if row is not None else None
-            sizes = dict(conn.execute("SELECT oid::bigint, pg_database_size(oid) FROM pg_database").fetchall())
-    found = []
-    for run in runs:
-        paths = [*sorted(run.folder.glob("promotion-[0-9]*.json")), *run.folder.glob("promotion.json")]
-        for path in paths:
-            journal = Journal.load(run, path.stem)
-            if journal.state == "preparing":
-                continue
-            back = journal.rollback if journal.state == "rolled_back" else None
-            oid = back.oid if back else journal.live_oid
-            there = sizes.get(oid) if system == journal.system else None
-            if system == journal.system and there is None:
-                continue  # it was removed
-            found.append(
-                Kept(
-                    run.id, journal.state, journal.address, journal.database, back.kept if back else journal.kept, oid,
-                    journal.promoted_at, after.accepted(run) is not None, there,
-                )
-            )  # fmt: skip
-    return found
-
-
-def discard(run: Run, production: Production, typed: str, reporter: Reporter) -> str:
-    """Remove for good the database that a promotion, or its rollback, keeps; return its name.
-
-    :param typed: its name, typed by the operator; "" to be asked.
-    :raises PromotionRefused: it may not be removed, or the name was not confirmed.
-    """
-    known = kept([run], production)
-    if not known or known[-1].size is None:
-        raise PromotionRefused(
-            text(
-                pt=f"De {run.id} não há banco guardado neste servidor.",
-                en=f"Nothing of {run.id} is kept on this server.",
-            ),
-            next_step="invoke promotions",
-        )
-    one = known[-1]
-    if one.state == "promoted" and not one.accepted:
-        raise PromotionRefused(
-            text(
-                pt="A promoção ainda não foi aceita: o banco de antes é o caminho de volta.",
-                en="The promotion is not accepted yet: the database from before is the way back.",
-            ),
-            next_step=f"invoke accept --run {run.id}",
-        )
-    question = text(
-        pt=f"Apagar para sempre {one.kept}, de {production.host}:{production.port}?",
-        en=f"Remove {one.kept} of {production.host}:{production.port} for good?",
-    )
-    typed = typed or reporter.ask(question, text(pt="digite o nome do banco", en="type the name of the database"))
-    with production.connect_outside() as conn:
-        row = conn.execute("SELECT datname FROM pg_database WHERE oid = %s", [one.oid]).fetchone()
-        if row is None or typed != row[0] or row[0] in (production.database, one.database):
-            raise PromotionRefused(
-                text(pt="O nome não foi confirmado; nada foi apagado.", en="The name was not confirmed; nothing done."),
-                next_step=f"--confirm {one.kept}",
-            )
-    beside.drop_kept(production, one.oid, run_id=run.id)
-    run.attest("discarded", database=one.kept, server=one.address)
-    return one.kept

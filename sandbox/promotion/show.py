@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sandbox.console import Reporter
     from sandbox.promotion.journal import Journal
-    from sandbox.promotion.rollback import Kept
+    from sandbox.promotion.kept import Kept
     from sandbox.promotion.snapshot import Taken
     from sandbox.runs import Run
 

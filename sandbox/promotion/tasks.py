@@ -14,6 +14,7 @@ from merge.language import text
 from sandbox.console import Reporter
 from sandbox.events import operator
 from sandbox.promotion import after, probing, show
+from sandbox.promotion import kept as keeping
 from sandbox.promotion import promote as promoting
 from sandbox.promotion import rollback as rolling_back
 from sandbox.promotion import snapshot as snapshots
@@ -158,10 +159,10 @@ def promotions(c: Context, production: str = "", json: bool = False) -> None:
     """List what was promoted, which databases are kept of it, and what they occupy."""
     reporter = Reporter(as_json=json)
     if not production:
-        found = rolling_back.kept(Run.all(), None)
+        found = keeping.kept(Run.all(), None)
     else:
         with private_folder() as scratch, Production(production, scratch) as server:
-            found = rolling_back.kept(Run.all(), server)
+            found = keeping.kept(Run.all(), server)
     if json:
         reporter.print_json([asdict(one) for one in found])
     else:
@@ -182,7 +183,7 @@ def discard(c: Context, run: str, production: str, confirm: str = "") -> None:
     found = Run.open(run)
     found.lock()
     with private_folder() as scratch, Production(production, scratch) as server:
-        name = rolling_back.discard(found, server, confirm, reporter)
+        name = keeping.discard(found, server, confirm, reporter)
     reporter.note(text(pt=f"{name} foi apagado.", en=f"{name} was removed."))
 
 

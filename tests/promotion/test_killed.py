@@ -17,6 +17,7 @@ import pytest
 from merge import fingerprint
 from merge.fingerprint import Fingerprint
 from sandbox import homolog
+from sandbox.promotion import kept as keeping
 from sandbox.promotion import promote, rollback
 from sandbox.promotion.journal import Journal
 from tests.fix_production import DATABASE
@@ -34,6 +35,7 @@ _SETTLED_EVERY = 6
 _SCRIPT = """
 import sys
 from sandbox.console import Reporter
+from sandbox.promotion import kept as keeping
 from sandbox.promotion import promote, rollback
 from sandbox.runs import Run
 
@@ -132,4 +134,4 @@ def settle(shop: Shop, old: Fingerprint, new: Fingerprint) -> None:
 def kept(shop: Shop) -> set[str]:
     """The databases that journals say are kept."""
     shop.run.unlock()
-    return {one.kept for one in rollback.kept([homolog.Run(shop.run.folder)], None)}
+    return {one.kept for one in keeping.kept([homolog.Run(shop.run.folder)], None)}

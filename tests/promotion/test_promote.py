@@ -9,6 +9,7 @@ import pytest
 from merge import fingerprint
 from merge.errors import PromotionRefused
 from merge.fingerprint import Fingerprint
+from sandbox.promotion import kept as keeping
 from sandbox.promotion import promote, rollback
 from sandbox.promotion.journal import Journal
 from sandbox.promotion.production import Production
@@ -61,7 +62,7 @@ def test_there_and_back_and_there_again(signed: Shop, tmp_path: Path) -> None:
         assert row.fetchone() == (OWNER,)
     again = promote.promote(run, asked(shop), shop.reporter)
     assert again.promoted_at == journal.promoted_at
-    listed = rollback.kept([run], None)
+    listed = keeping.kept([run], None)
     assert [(one.kept, one.state) for one in listed] == [(journal.kept, "promoted")]
 
     with shop.production.connect(DATABASE, OWNER) as conn:
@@ -91,7 +92,7 @@ def test_there_and_back_and_there_again(signed: Shop, tmp_path: Path) -> None:
 
     with Production(shop.dsn(), tmp_path) as production:
         with pytest.raises(PromotionRefused):
-            rollback.discard(run, production, DATABASE, shop.reporter)
-        gone = rollback.discard(run, production, last.rollback.kept, shop.reporter)
+            keeping.discard(run, production, DATABASE, shop.reporter)
+        gone = keeping.discard(run, production, last.rollback.kept, shop.reporter)
     assert gone == last.rollback.kept
     assert databases(shop) == names | {back.rollback.kept}

@@ -1,0 +1,102 @@
+"""The databases that promotions and rollbacks keep on the production server: listed, and removed when people say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from merge.errors import PromotionRefused
+from merge.language import text
+from sandbox.promotion import after, beside
+from sandbox.promotion.journal import Journal
+
+if TYPE_CHECKING:
+    from sandbox.console import Reporter
+    from sandbox.promotion.production import Production
+    from sandbox.runs import Run
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A database that a promotion or a rollback keeps; `size` in bytes, None if its server was not asked."""
+
+    run_id: str
+    state: str
+    address: str
+    database: str
+    kept: str
+    oid: int
+    promoted_at: str | None
+    accepted: bool
+    size: int | None = None
+
+
+def kept(runs: list[Run], production: Production | None) -> list[Kept]:
+    """What was promoted and what is kept of it; of databases on `production` with their sizes."""
+    sizes: dict[int, int] = {}
+    system = None
+    if production is not None:
+        with production.connect_outside() as conn:
+            row = conn.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
+            system = row[0] if row is not None else None
+            sizes = dict(conn.execute("SELECT oid::bigint, pg_database_size(oid) FROM pg_database").fetchall())
+    found = []
+    for run in runs:
+        paths = [*sorted(run.folder.glob("promotion-[0-9]*.json")), *run.folder.glob("promotion.json")]
+        for path in paths:
+            journal = Journal.load(run, path.stem)
+            if journal.state == "preparing":
+                continue
+            back = journal.rollback if journal.state == "rolled_back" else None
+            oid = back.oid if back else journal.live_oid
+            there = sizes.get(oid) if system == journal.system else None
+            if system == journal.system and there is None:
+                continue  # it was removed
+            found.append(
+                Kept(
+                    run.id, journal.state, journal.address, journal.database, back.kept if back else journal.kept, oid,
+                    journal.promoted_at, after.accepted(run) is not None, there,
+                )
+            )  # fmt: skip
+    return found
+
+
+def discard(run: Run, production: Production, typed: str, reporter: Reporter) -> str:
+    """Remove for good the database that a promotion, or its rollback, keeps; return its name.
+
+    :param typed: its name, typed by the operator; "" to be asked.
+    :raises PromotionRefused: it may not be removed, or the name was not confirmed.
+    """
+    known = kept([run], production)
+    if not known or known[-1].size is None:
+        raise PromotionRefused(
+            text(
+                pt=f"De {run.id} não há banco guardado neste servidor.",
+                en=f"Nothing of {run.id} is kept on this server.",
+            ),
+            next_step="invoke promotions",
+        )
+    one = known[-1]
+    if one.state == "promoted" and not one.accepted:
+        raise PromotionRefused(
+            text(
+                pt="A promoção ainda não foi aceita: o banco de antes é o caminho de volta.",
+                en="The promotion is not accepted yet: the database from before is the way back.",
+            ),
+            next_step=f"invoke accept --run {run.id}",
+        )
+    question = text(
+        pt=f"Apagar para sempre {one.kept}, de {production.host}:{production.port}?",
+        en=f"Remove {one.kept} of {production.host}:{production.port} for good?",
+    )
+    typed = typed or reporter.ask(question, text(pt="digite o nome do banco", en="type the name of the database"))
+    with production.connect_outside() as conn:
+        row = conn.execute("SELECT datname FROM pg_database WHERE oid = %s", [one.oid]).fetchone()
+        if row is None or typed != row[0] or row[0] in (production.database, one.database):
+            raise PromotionRefused(
+                text(pt="O nome não foi confirmado; nada foi apagado.", en="The name was not confirmed; nothing done."),
+                next_step=f"--confirm {one.kept}",
+            )
+    beside.drop_kept(production, one.oid, run_id=run.id)
+    run.attest("discarded", database=one.kept, server=one.address)
+    return one.kept
