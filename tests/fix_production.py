@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from sandbox import binaries
 from sandbox.command import LocalCommand
@@ -83,7 +84,9 @@ class ProductionServer:
 
     def dsn(self, database: str = DATABASE, role: str = SUPERUSER) -> str:
         """A connection string without a password."""
-        return f"host=127.0.0.1 port={self.port} dbname={database} user={role} passfile={self.passfile}"
+        return conninfo.make_conninfo(
+            host="127.0.0.1", port=self.port, dbname=database, user=role, passfile=str(self.passfile)
+        )
 
     def connect(
         self, database: str = DATABASE, role: str = SUPERUSER, **options: Any

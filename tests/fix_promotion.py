@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg import conninfo
 
 from merge import catalog
 from merge.errors import ConfigError
@@ -36,10 +37,11 @@ class Shop:
     production: ProductionServer
     run: Run
     reporter: Reporter
+    database: str = DATABASE
 
     def dsn(self, **options: Any) -> str:
         """The address of the production database."""
-        return self.production.dsn(**options)
+        return conninfo.make_conninfo(self.production.dsn(**options), dbname=self.database)
 
 
 def fill_shop(production: ProductionServer, database: str, name: str, rows: int) -> None:
@@ -88,34 +90,44 @@ def sign(run: Run, keys_folder: Path, begin: timedelta, end: timedelta) -> None:
         window = None
 
 
-@pytest.fixture(scope="module")
-def signed(shop: Shop) -> Iterator[Shop]:
-    """The same, signed by two people for the next two hours."""
-    folder = shop.run.folder.parent.parent / "keys"
-    folder.mkdir(mode=0o700)
+@contextmanager
+def shop_on(production: ProductionServer, folder: Path, database: str = DATABASE, major: int = 16) -> Iterator[Shop]:
+    """The shop in a database of a production server, ready to be signed and promoted; its run is removed at the end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOMOLOG_KEYS", str(folder))
-        sign(shop.run, folder, timedelta(hours=-1), timedelta(hours=2))
-        yield shop
+        patch.setenv("HOMOLOG_RUNS", str(folder / "runs"))
+        patch.setenv("HOMOLOG_KEYS", str(folder / "keys"))
+        patch.setenv("HOMOLOG_LANG", "en")
+        (folder / "keys").mkdir(mode=0o700)
+        production.make_database("north")
+        fill_shop(production, database, "central", 60)
+        fill_shop(production, "north", "north", 40)
+        backups = [dump(production, name, folder / f"{stem}.backup")
+                   for name, stem in ((database, "central"), ("north", "north"))]  # fmt: skip
+        run = final_run(*backups, major)
+        try:
+            yield Shop(production, run, Reporter(as_json=True), database)
+        finally:
+            remove(run)
+
+
+def sign_now(shop: Shop) -> Shop:
+    """Have it signed for the next two hours."""
+    sign(shop.run, shop.run.folder.parent.parent / "keys", timedelta(hours=-1), timedelta(hours=2))
+    return shop
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """The shop, ready to be signed and promoted; everything of it is removed at the end."""
-    folder = tmp_path_factory.mktemp("shop")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOMOLOG_RUNS", str(folder / "runs"))
-        patch.setenv("HOMOLOG_LANG", "en")
-        for production in production_server():
-            production.make_database("north")
-            fill_shop(production, DATABASE, "central", 60)
-            fill_shop(production, "north", "north", 40)
-            backups = [dump(production, name, folder / f"{name}.backup") for name in (DATABASE, "north")]
-            run = final_run(*backups)
-            try:
-                yield Shop(production, run, Reporter(as_json=True))
-            finally:
-                remove(run)
+    for production in production_server():
+        with shop_on(production, tmp_path_factory.mktemp("shop")) as shop:
+            yield shop
+
+
+@pytest.fixture(scope="module")
+def signed(shop: Shop) -> Shop:
+    """The same, signed by two people for the next two hours."""
+    return sign_now(shop)
 
 
 def remove(run: Run) -> None:

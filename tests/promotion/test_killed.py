@@ -92,7 +92,7 @@ def test_cut_at_random_moments(signed: Shop, part: int) -> None:
         now = standing(shop, old, new)
         what = "promote" if now == "old" else "rollback"
         how = ("process", "server", "line")[(moment + part) % 3]
-        with Proxy(("127.0.0.1", shop.production.port)) as proxy:
+        with Proxy(shop.production.port) as proxy:
             process = begin(shop, what, proxy.port)
             time.sleep(chance.uniform(0.3, span if what == "promote" else span / 2))
             if how == "process":

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from tests.fix_promotion import Shop
 
 
-def content(shop: Shop, database: str = DATABASE) -> Fingerprint:
-    """What a database of the production server holds."""
-    return fingerprint.take(lambda: shop.production.connect(database))
+def content(shop: Shop, database: str | None = None) -> Fingerprint:
+    """What a database of the production server holds, by default the one of production."""
+    return fingerprint.take(lambda: shop.production.connect(database or shop.database))
 
 
 def databases(shop: Shop) -> set[str]:
@@ -34,7 +34,7 @@ def databases(shop: Shop) -> set[str]:
 
 def asked(shop: Shop, **options: Any) -> promote.Asked:
     """What an operator asks for who confirms."""
-    return promote.Asked(shop.dsn(), **{"confirm": DATABASE, **options})
+    return promote.Asked(shop.dsn(), **{"confirm": shop.database, **options})
 
 
 def test_there_and_back_and_there_again(signed: Shop, tmp_path: Path) -> None:
