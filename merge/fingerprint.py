@@ -176,7 +176,7 @@ def take(
     """
     with session(connect) as first, _settled(first, snapshot) as shared:
         version = first.info.server_version
-        _check_rights(first)
+        check_rights(first)
         parts = _parts(first, version)
         reader = _Reader(shared, on_progress, sum(part.size for part in parts))
         with _told():
@@ -190,7 +190,7 @@ def take(
                 version=version,
                 encoding=row[0],
                 tables={name: reader.content(shape) for name, shape in _shapes(parts).items()},
-                sequences=_sequences(first),
+                sequences=sequence_states(first),
                 large_objects=count,
                 large_object_digest=_hex(*sums),
                 objects=_objects(first, version) if objects else {},
@@ -319,7 +319,8 @@ def _hex(first: int, second: int) -> str:
     return f"{first % _MODULUS:016x}{second % _MODULUS:016x}"
 
 
-def _sequences(conn: Connection) -> dict[str, SequenceState]:
+def sequence_states(conn: Connection) -> dict[str, SequenceState]:
+    """Where every sequence is now, by quoted name with schema; no snapshot holds them."""
     names = conn.execute(
         sql.SQL(
             "SELECT n.nspname, c.relname, quote_ident(n.nspname) || '.' || quote_ident(c.relname)"
@@ -374,7 +375,11 @@ _CLOSED = """
 """
 
 
-def _check_rights(conn: Connection) -> None:
+def check_rights(conn: Connection) -> None:
+    """Look whether the role may read every table, view and sequence.
+
+    :raises BlockedError: with what it may not.
+    """
     closed = conn.execute(sql.SQL(_CLOSED).format(ours=sql.SQL(OURS))).fetchall()
     if closed:
         raise _unreadable(conn.info.user, [name for name, _ in closed])

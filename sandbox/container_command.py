@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from contextlib import contextmanager, suppress
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 # It waits for its first line, the passfile's, so that our end of the connection is listening before there is output.
 # The process id, which Docker tells in the host's numbers only, is for ending the program: it leads a process group.
-_WRAPPER = """
+_WRAPPER = r"""
 read -r line || exit 125
 echo $$ >&2
 if [ -n "$line" ]; then
     export PGPASSFILE="/tmp/$PGUSER.pass"
-    (umask 077 && echo "$line" > "$PGPASSFILE.$$" && mv -f "$PGPASSFILE.$$" "$PGPASSFILE")
+    (umask 077 && printf '%s\n' "$line" > "$PGPASSFILE.$$" && mv -f "$PGPASSFILE.$$" "$PGPASSFILE")
 fi
 exec "$@" < /dev/null
 """
@@ -185,3 +186,8 @@ class _Process:
         if not self._pid:  # the first frame is of the wrapper
             self._pid, _, data = data.partition(b"\n")
         self.tail.feed(data)
+
+
+def own_user() -> str:
+    """Our own user and group, so that tools read and write the files of the host as we do."""
+    return f"{os.getuid()}:{os.getgid()}" if hasattr(os, "getuid") else "0:0"

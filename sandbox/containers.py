@@ -9,7 +9,6 @@ namespace is not closed (``compose/guard/closed``). The data are in a named volu
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ from docker.types import LogConfig, Mount
 from merge.errors import ServerError
 from merge.language import text
 from sandbox import guard, images, labelled, server_log, tuning
-from sandbox.container_command import ContainerCommand
+from sandbox.container_command import ContainerCommand, own_user
 from sandbox.lock import exclusive
 from sandbox.server import ADMIN
 from sandbox.throwaway import ThrowawayServer, write_private
@@ -167,9 +166,9 @@ class DockerServer(ThrowawayServer):
         """A client program of the image, run beside the server or, while that does not run, without network."""
         argv, env = (f"{self._bin}/{name}", *args), {"LC_ALL": "C"}
         if database is None:
-            return ContainerCommand(self._tools, argv, _own_user(), env)
+            return ContainerCommand(self._tools, argv, own_user(), env)
         env |= self._session(database, role, 5432)
-        return ContainerCommand(self._tools, argv, _own_user(), env, self._password_of(role))
+        return ContainerCommand(self._tools, argv, own_user(), env, self._password_of(role))
 
     def path(self, path: Path) -> str:
         """Where a file below the run's folder, or an input or a file below it, is in the containers.
@@ -398,7 +397,7 @@ class DockerServer(ThrowawayServer):
 
     def _start_tools(self, client: docker.DockerClient, **options: Any) -> Container:
         """A container that waits for tools to be run in it, as the user that we are."""
-        user = _own_user()
+        user = own_user()
         return client.containers.run(
             self._state()["image"],
             entrypoint=["sleep", "infinity"],
@@ -430,8 +429,3 @@ class DockerServer(ThrowawayServer):
         for left in labelled.find(client, self.run_id, self._part):
             if left.kind in kinds:
                 labelled.remove_one(client, left)
-
-
-def _own_user() -> str:
-    """Our own user and group, so that tools read and write the files of the host as we do."""
-    return f"{os.getuid()}:{os.getgid()}" if hasattr(os, "getuid") else "0:0"

@@ -11,6 +11,7 @@ from merge.language import text
 from sandbox import attachments, file_checks, host_checks, intake
 from sandbox.contents import Contents
 from sandbox.order import Candidate, central_warning, propose
+from sandbox.promotion import snapshot
 from sandbox.rehearsal import Source
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def inspect(run: Run, paths: Mapping[str, Path], reporter: Reporter) -> dict[str, Backup]:
-    """Inspect the backups of a run, the central's first, and keep what they are.
+    """Inspect the backups of a run, the central's first, and keep what they are, and the central's sidecar.
 
     :raises BackupError: with all that cannot be used.
     """
@@ -38,6 +39,7 @@ def inspect(run: Run, paths: Mapping[str, Path], reporter: Reporter) -> dict[str
             )
     finally:
         run.save("inputs", found)  # of those that are bad the error tells
+    snapshot.keep_sidecar(run, found[CENTRAL], reporter)
     return found
 
 

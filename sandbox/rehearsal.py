@@ -25,6 +25,7 @@ from merge import (
     coverage,
     duplicates,
     engine,
+    fingerprint,
     planner,
     proof_central,
     proof_content,
@@ -63,6 +64,8 @@ DATABASE = "candidate"
 CENTRAL = "homolog_central"
 MERGE = "homolog_merge"
 PROOF = "homolog_proof"
+CENTRAL_FINGERPRINT = "central-fingerprint"
+"""What a final run keeps of the restored central, see `merge.fingerprint`."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,10 @@ class Rehearsal:
                 )
                 self.server.create_role(MERGE, member_of=CENTRAL, settings={"session_replication_role": "replica"})
                 self.server.create_role(PROOF, member_of=MERGE)
+        # Before anything is written there: production must hold just this when the result is promoted.
+        kept = self.run.is_done("central.fingerprint") or self.run.is_done("central.baseline")
+        if self.preflight.decisions.final and not kept:
+            self._keep_fingerprint()
         plan, found = self.plan()
         if self.run.is_done("central.baseline") and not self.run.same("plan", plan):
             raise ConfigError(
@@ -158,6 +165,12 @@ class Rehearsal:
                 self.preflight.check(self._ask(plan, backup, plan.schema))
         self.carriage.carry(attachments.CENTRAL, checks.CENTRAL)
         return plan, found
+
+    def _keep_fingerprint(self) -> None:
+        """Keep what the central holds, as ``central-fingerprint.json``."""
+        title = text(pt="Tirar a impressão digital do central", en="Fingerprint the central")
+        with self.step("central.fingerprint", title):
+            self.run.save(CENTRAL_FINGERPRINT, fingerprint.take(self.connect, self.jobs, self.reporter.progress))
 
     def plan(self) -> tuple[Plan, Catalog]:
         """The central's catalog, and the plan of merges into it."""

@@ -234,6 +234,7 @@ def phase(name: str) -> str:
     return {
         "restore": text(pt="restaurar", en="restore"),
         "baseline": text(pt="guardar a referência", en="keep the baseline"),
+        "fingerprint": text(pt="tirar a impressão digital", en="take the fingerprint"),
         "intake": text(pt="examinar os backups", en="inspect the backups"),
         "sample": text(pt="criar backups sintéticos", en="make synthetic backups"),
         "attachments": text(pt="trazer os anexos", en="bring the attachments"),

@@ -6,20 +6,21 @@ import getpass
 import os
 import sys
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, pq
 
 from merge.errors import ConfigError
 from merge.language import text
-from sandbox import binaries
-from sandbox.command import LocalCommand
+from sandbox.promotion import tools
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox.command import Command
+    from sandbox.promotion.tools import Tools
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -34,6 +35,9 @@ _SESSION = {
     "client_min_messages": "warning",
 }
 """Settings of every session of ours, whatever the database or the role sets for its own."""
+
+_OPTIONS = "-c search_path=pg_catalog,pg_temp -c statement_timeout=0 -c default_transaction_read_only=off"
+"""Those that matter for the very first statement: a path that the database's owner set could lead to code of his."""
 
 _ALIVE = {
     "application_name": "homolog",
@@ -63,29 +67,41 @@ class Production:
         :raises ConfigError: the string holds a password or no database, or the server does not let us in.
         """
         self._wanted_tools = tools
+        self._scratch = scratch
         self._passfile = scratch / "production.pgpass"
-        with _first_connection(dsn) as conn:
-            if conn.info.password:
-                scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._write_passfile(conn.info.password)
-            parameters = {k: v for k, v in conn.info.get_parameters().items() if k not in ("password", "service")}
-            if conn.info.host:
-                parameters["host"] = conn.info.host  # of several, the one that answered
-            self._parameters: dict[str, Any] = {**parameters, "port": str(conn.info.port), **_ALIVE}
-            if self._passfile.exists():
-                self._parameters["passfile"] = str(self._passfile)
-            self.host, self.port = conn.info.host, conn.info.port
-            self.database, self.role = conn.info.dbname, conn.info.user
-            self.version_num = conn.info.server_version
-            self.version = str(conn.info.parameter_status("server_version"))
-            row = conn.execute(
-                "SELECT rolsuper, pg_is_in_recovery() FROM pg_catalog.pg_roles WHERE rolname = session_user"
-            ).fetchone()
+        try:
+            with _first_connection(dsn) as conn:
+                self._look(conn)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self, conn: Connection) -> None:
+        if conn.info.password:
+            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._write_passfile(conn.info.password)
+        self._parameters = _parameters(conn)
+        self._tls = conn.pgconn.ssl_in_use
+        if self._passfile.exists():
+            self._parameters["passfile"] = str(self._passfile)
+        self.host, self.port = conn.info.host or conn.info.hostaddr, conn.info.port
+        self.database, self.role = conn.info.dbname, conn.info.user
+        self.version_num = conn.info.server_version
+        self.version = str(conn.info.parameter_status("server_version"))
+        if not 90600 <= self.version_num < 190000:
+            raise ConfigError(
+                text(
+                    pt=f"A produção é PostgreSQL {self.version}; servem as versões 9.6 a 18.",
+                    en=f"Production is PostgreSQL {self.version}; versions 9.6 to 18 will do.",
+                )
+            )
+        row = conn.execute(
+            "SELECT rolsuper, pg_catalog.pg_is_in_recovery() FROM pg_catalog.pg_roles WHERE rolname = session_user"
+        ).fetchone()
         assert row is not None
         self.is_superuser: bool
         self.is_superuser, is_standby = row
         if is_standby:
-            self.close()
             raise ConfigError(
                 text(
                     pt="Este servidor é uma réplica, que só se lê.", en="This server is a standby, which is only read."
@@ -152,23 +168,30 @@ class Production:
         )
 
     def tool(self, name: str, *args: str, database: str | None = None) -> Command:
-        """A client program (``pg_dump``, ``pg_restore``) of the server's own major version, told where to connect."""
-        env = {**binaries.environment(), **_environment(self._parameters), "PGDATABASE": database or self.database}
-        return LocalCommand((str(self._tools() / name), *args), env)
+        """A client program (``pg_dump``, ``pg_restore``) of the server's own major version, told where to connect.
+
+        :raises ConfigError: there is none, see `sandbox.promotion.tools`.
+        """
+        env = {**_environment(self._parameters), "PGDATABASE": database or self.database}
+        return self._tools.command(name, args, env, self._passfile if self._passfile.exists() else None)
 
     def path(self, path: Path) -> str:
-        """How a file of this host is called for `tool`."""
-        return str(path)
+        """How a file of this host is called for `tool`, which may also write beside it."""
+        return self._tools.path(path)
 
-    def _tools(self) -> Path:
-        if self._wanted_tools is not None:
-            return self._wanted_tools
-        return binaries.of_wheel(self.major, None, exact=True)
+    @property
+    def tools_shown(self) -> str:
+        """Where the client programs are, for people."""
+        return self._tools.shown
+
+    @cached_property
+    def _tools(self) -> Tools:
+        return tools.find(self.major, self._wanted_tools, tls=self._tls, run_id="production", scratch=self._scratch)
 
     def _write_passfile(self, password: str) -> None:
         escaped = password.replace("\\", "\\\\").replace(":", "\\:")
         descriptor = os.open(self._passfile, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(f"*:*:*:*:{escaped}\n")
 
 
@@ -183,15 +206,17 @@ def settle(conn: Connection) -> None:
 
 def _first_connection(dsn: str) -> Connection:
     parameters = _checked(dsn)
+    options = " ".join(filter(None, [parameters.get("options") or os.environ.get("PGOPTIONS"), _OPTIONS]))
+    ours: dict[str, Any] = {**_ALIVE, "options": options}
     try:
-        return psycopg.connect(dsn, autocommit=True, **_ALIVE)  # type: ignore[arg-type]
+        return psycopg.connect(dsn, autocommit=True, **ours)
     except psycopg.OperationalError as ex:
-        if "no password supplied" not in str(ex) or not (sys.stdin and sys.stdin.isatty()):
+        if not (ex.pgconn is not None and ex.pgconn.needs_password and sys.stdin and sys.stdin.isatty()):
             raise _unreachable(ex) from None
-    user = parameters.get("user", "")
+        user = ex.pgconn.user.decode(errors="replace")
     password = getpass.getpass(text(pt=f"Senha de {user}: ", en=f"Password of {user}: "))
     try:
-        return psycopg.connect(dsn, autocommit=True, password=password, **_ALIVE)  # type: ignore[arg-type]
+        return psycopg.connect(dsn, autocommit=True, password=password, **ours)
     except psycopg.OperationalError as ex:
         raise _unreachable(ex) from None
 
@@ -207,7 +232,7 @@ def _checked(dsn: str) -> dict[str, Any]:
             ),
             next_step="--production 'host=10.0.0.5 port=5433 dbname=esus user=postgres'",
         ) from None
-    if parameters.get("password") or parameters.get("sslpassword"):
+    if any("password" in name or "secret" in name for name in parameters):
         raise ConfigError(
             text(
                 pt="O endereço da produção traz uma senha, que outros veriam na lista de processos e no histórico.",
@@ -219,6 +244,14 @@ def _checked(dsn: str) -> dict[str, Any]:
                 en="Take it out, and change that password. Use a passfile (~/.pgpass), a service file (service=…), "
                 "the variable PGPASSWORD, or type it when asked.",
             ),
+        )
+    if not (parameters.get("dbname") or parameters.get("service") or os.environ.get("PGDATABASE")):
+        raise ConfigError(
+            text(
+                pt="O endereço da produção (--production) não diz qual é o banco.",
+                en="The address of production (--production) does not say which database it is.",
+            ),
+            next_step="dbname=esus",
         )
     return parameters
 
@@ -234,27 +267,30 @@ def _unreachable(ex: psycopg.OperationalError) -> ConfigError:
     )
 
 
-_VARIABLES = {
-    "host": "PGHOST",
-    "hostaddr": "PGHOSTADDR",
-    "port": "PGPORT",
-    "user": "PGUSER",
-    "passfile": "PGPASSFILE",
-    "sslmode": "PGSSLMODE",
-    "sslrootcert": "PGSSLROOTCERT",
-    "sslcert": "PGSSLCERT",
-    "sslkey": "PGSSLKEY",
-    "sslcrl": "PGSSLCRL",
-    "sslnegotiation": "PGSSLNEGOTIATION",
-    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
-    "channel_binding": "PGCHANNELBINDING",
-    "gssencmode": "PGGSSENCMODE",
-    "krbsrvname": "PGKRBSRVNAME",
-    "application_name": "PGAPPNAME",
-    "connect_timeout": "PGCONNECT_TIMEOUT",
-}
+_LEFT_OUT = frozenset(
+    ("password", "passfile", "service", "servicefile", "client_encoding", "fallback_application_name", "replication")
+)
+"""Parameters that are said otherwise, or are not for us."""
+
+
+def _parameters(conn: Connection) -> dict[str, Any]:
+    """How a session was had, in full, so that no variable and no service file is asked again; without any password."""
+    parameters: dict[str, Any] = {k: v for k, v in conn.info.get_parameters().items() if k not in _LEFT_OUT}
+    parameters |= {"port": str(conn.info.port), **_ALIVE}
+    if conn.info.host:
+        parameters["host"] = conn.info.host  # of several, the one that answered
+    if "hostaddr" in parameters:
+        parameters["hostaddr"] = conn.info.hostaddr
+    return parameters
 
 
 def _environment(parameters: dict[str, Any]) -> dict[str, str]:
     """The same parameters as the variables that PostgreSQL's programs read."""
-    return {_VARIABLES[name]: str(value) for name, value in parameters.items() if name in _VARIABLES}
+    variables = {
+        option.keyword.decode(): option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar
+    }
+    return {
+        variables[name]: str(value)
+        for name, value in parameters.items()
+        if name in variables and name not in _LEFT_OUT and value is not None
+    }
