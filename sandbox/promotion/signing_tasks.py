@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from sandbox.runs import Run
 from sandbox.tasking import RUN_HELP, exit_codes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from invoke.context import Context
 
     from sandbox.promotion.keys import Signer
@@ -110,11 +113,10 @@ def sign(c: Context, role: str, run: str = "", key: str = "", begin: str = "", e
     reporter = Reporter()
     window = Window.parse(begin, end) if begin or end else None
     file = Path(key) if key else _only_key(role)
-    found = Run.open(run)
-    found.lock()
-    if window is None:
-        _show(reporter, manifest.load(found))
-    done = signing.sign(found, file, role, known_keys.ask_passphrase(), window, reporter)
+    with _locked(run) as found:
+        if window is None:
+            _show(reporter, manifest.load(found))
+        done = signing.sign(found, file, role, known_keys.ask_passphrase(), window, reporter)
     if done.is_new:
         _show(reporter, done.manifest)
     reporter.note(text(pt=f"Assinado: {done.signer.shown}", en=f"Signed: {done.signer.shown}"))
@@ -130,6 +132,17 @@ def sign(c: Context, role: str, run: str = "", key: str = "", begin: str = "", e
                 en=f"Still to sign: {who}: invoke sign --run {found.id} --role {other}",
             )
         )
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[Run]:
+    """A run that no other process has for as long as the context lasts."""
+    run = Run.open(name)
+    run.lock()
+    try:
+        yield run
+    finally:
+        run.unlock()
 
 
 def _only_key(role: str) -> Path:
@@ -265,9 +278,8 @@ def seal(
             )
         entries = sealing.catalogue(folder)
     else:
-        found = Run.open(run)
-        found.lock()
-        entries = sealing.seal(found, folder, secret, reporter, central=central)
+        with _locked(run) as found:
+            entries = sealing.seal(found, folder, secret, reporter, central=central)
     if json:
         reporter.print_json([asdict(one) for one in entries])
         return
