@@ -8,9 +8,11 @@ death, a cut line, the server's) gives them up; nothing is closed that somebody 
 What a lock on tables does not hold up is told by comparing, at the very end, with a *mark* made after the locks:
 
 - new tables, functions, grants and other definitions: by the catalogs' row versions (`catalogs`).
-- large objects: a superuser locks ``pg_largeobject`` too. Another role compares the content, if that is fast enough
-  for the end, or else the counters of ``pg_largeobject``: exact from PostgreSQL 15 on, as a session that was ended has
-  given them up; up to 14 they may be late or lost, which `WriteGuard.large_objects` tells.
+- large objects: whoever reads one takes the same lock on ``pg_largeobject`` as who writes one, so that dumps would wait
+  for ours. A superuser therefore locks it only at the end (`hold_large_objects`), when all has been dumped, and then
+  compares its row versions. Another role may not: it compares the content, and if that takes too long for the last
+  check, then once before, and after that what the server counted. That is exact from PostgreSQL 15 on, as a session
+  that was ended has given it up; up to 14 what was counted last may be late or lost.
 - sequences are not told: a value drawn without a row written is no data.
 
 Our session asks for no parallel workers: they would have to log in, and a login waits while the databases are swapped.
@@ -67,6 +69,27 @@ SELECT (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_loc
     (SELECT count(*) FROM pg_catalog.pg_locks WHERE NOT fastpath)
 """
 
+_MAY_READ = """
+SELECT coalesce(bool_and(pg_catalog.pg_has_role(lomowner, 'USAGE')), true) FROM pg_catalog.pg_largeobject_metadata
+"""
+
+_CONTENT = """
+SELECT count(*), pg_catalog.md5(pg_catalog.string_agg(pg_catalog.md5(pg_catalog.lo_get(oid)), '' ORDER BY oid))
+FROM pg_catalog.pg_largeobject_metadata
+"""
+
+_VERSIONS = """
+SELECT count(*), coalesce(sum((pageno + 1)::bigint
+    * pg_catalog.hashint8((loid::bigint << 32) | xmin::text::bigint)), 0)::text
+FROM pg_catalog.pg_largeobject
+"""
+
+_COUNTED = f"""
+SELECT pg_catalog.pg_stat_get_tuples_inserted({_PG_LARGEOBJECT}),
+    pg_catalog.pg_stat_get_tuples_updated({_PG_LARGEOBJECT}), pg_catalog.pg_stat_get_tuples_deleted({_PG_LARGEOBJECT}),
+    (SELECT stats_reset::text FROM pg_catalog.pg_stat_database WHERE datname = pg_catalog.current_database())
+"""  # noqa: S608
+
 _WRITERS = """
 SELECT l.pid, a.usename::text, a.application_name, a.state,
     pg_catalog.string_agg(DISTINCT c.relname::text, ', ' ORDER BY c.relname::text)
@@ -94,7 +117,7 @@ GROUP BY 1, 2, 3, 4 ORDER BY 1
 
 
 class LargeObjects(StrEnum):
-    """How a write to a large object is told: `LOCKED` and `CONTENT` are certain, `COUNTERS` from PostgreSQL 15 on."""
+    """How the last check tells a write to a large object: the first two are certain, `COUNTERS` from 15 on."""
 
     LOCKED = "locked"
     CONTENT = "content"
@@ -103,10 +126,16 @@ class LargeObjects(StrEnum):
 
 @dataclass(frozen=True)
 class Mark:
-    """What a write that no lock holds up would change: rows and a sum over each catalog, and the large objects."""
+    """What a write that no lock holds up would change.
+
+    :ivar catalogs: rows of each, and a sum over them.
+    :ivar content: large objects and a digest over them, None if the role may not read them.
+    :ivar counted: what the server counted of them, where the content is not looked at every time.
+    """
 
     catalogs: tuple[tuple[str, int, str], ...]
-    large_objects: tuple[int | str | None, ...]
+    content: tuple[Any, ...] | None
+    counted: tuple[Any, ...] | None
 
 
 class WriteGuard:
@@ -135,6 +164,7 @@ class WriteGuard:
         self._patience = patience
         self._conn: Connection | None = None
         self._mark: Mark | None = None
+        self._may_read = False
 
     def __enter__(self) -> Self:
         """Lock all tables.
@@ -186,34 +216,58 @@ class WriteGuard:
         return tuple(_sessions(self._held().execute(_WAITING)))
 
     def check(self) -> None:
-        """Make sure that nothing was written since the locks were granted, up to now.
+        """Make sure that nothing was written since the locks were granted, up to now. Meant to take no time.
 
         :raises PromotionRefused: it was, or the locks are lost.
         """
         conn = self._held()
         try:
+            conn.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(_CHECK_MILLISECONDS)))
             found = self._look(conn)
             held = conn.execute(_HELD).fetchone()
+            conn.execute("SET LOCAL statement_timeout = 0")
         except psycopg.Error as ex:
             raise _gone(ex.sqlstate) from None
         if held is None or held[0] < self.tables:
             raise _gone()
-        if found != self.mark:
+        if found != self._expected:
             before = set(self.mark.catalogs)
             changed = [line[0] for line in found.catalogs if line not in before]
-            if found.large_objects != self.mark.large_objects:
-                changed.append("pg_largeobject")
-            raise PromotionRefused(
-                text(
-                    pt=f"O banco {self.database} foi alterado durante a promoção.",
-                    en=f"The database {self.database} was changed during the promotion.",
-                ),
-                details=changed,
-                next_step=text(
-                    pt="Veja quem criou ou alterou tabelas, funções ou permissões, e recomece com um backup novo.",
-                    en="Find out who made or changed tables, functions or grants, and start again from a new backup.",
-                ),
-            )
+            raise self._changed(changed or ["pg_largeobject"])
+
+    def hold_large_objects(self) -> None:
+        """Make sure that no large object was written, and keep it so; who reads them waits from here on.
+
+        Takes as long as reading them all does.
+
+        :raises PromotionRefused: one was, or somebody has one open.
+        """
+        conn = self._held()
+        try:
+            if self.large_objects is LargeObjects.LOCKED:
+                conn.execute("LOCK TABLE pg_catalog.pg_largeobject IN SHARE MODE")
+            found = self._content(conn)
+        except errors.LockNotAvailable:
+            raise self._written(conn) from None
+        except psycopg.Error as ex:
+            raise _gone(ex.sqlstate) from None
+        if found != self.mark.content:
+            raise self._changed(["pg_largeobject"])
+
+    def _changed(self, what: Sequence[str]) -> PromotionRefused:
+        return PromotionRefused(
+            text(
+                pt=f"O banco {self.database} foi alterado durante a promoção.",
+                en=f"The database {self.database} was changed during the promotion.",
+            ),
+            details=what,
+            next_step=text(
+                pt="Veja quem criou ou alterou tabelas, funções, permissões ou objetos grandes, e recomece com um "
+                "backup novo.",
+                en="Find out who made or changed tables, functions, grants or large objects, and start again from a "
+                "new backup.",
+            ),
+        )
 
     # Locking
 
@@ -239,7 +293,7 @@ class WriteGuard:
         conn.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         try:
             if self._production.is_superuser:
-                conn.execute("LOCK TABLE pg_catalog.pg_largeobject, pg_catalog.pg_largeobject_metadata IN SHARE MODE")
+                conn.execute("LOCK TABLE pg_catalog.pg_largeobject_metadata IN SHARE MODE")
             for _ in range(_ATTEMPTS):  # until no table was made while others were being locked
                 tables = self._lockable(conn, locked)
                 for start in range(0, len(tables), _BATCH):
@@ -306,60 +360,33 @@ class WriteGuard:
     # Looking
 
     def _first_look(self, conn: Connection) -> Mark:
-        self.large_objects = LargeObjects.LOCKED if self._production.is_superuser else LargeObjects.COUNTERS
-        if self.large_objects is LargeObjects.COUNTERS and self._may_read_large_objects(conn):
+        content, self.large_objects = None, LargeObjects.LOCKED
+        if self._production.is_superuser:
+            content = self._content(conn)
+        else:
+            row = conn.execute(_MAY_READ).fetchone()
+            self._may_read = bool(row and row[0])
             start = time.monotonic()
-            with self._within(conn, int(_CONTENT_SECONDS * 2000)):
-                _content(conn)
-                if time.monotonic() - start < _CONTENT_SECONDS:
-                    self.large_objects = LargeObjects.CONTENT
-        return self._look(conn)
-
-    @staticmethod
-    @contextmanager
-    def _within(conn: Connection, milliseconds: int) -> Iterator[None]:
-        """Let what is asked fail after a time, without harm to the transaction and its locks."""
-        conn.execute("SAVEPOINT look")
-        conn.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(milliseconds)))
-        try:
-            yield
-        except errors.QueryCanceled:
-            pass
-        finally:
-            if not conn.closed:
-                conn.execute("ROLLBACK TO SAVEPOINT look")
-
-    @staticmethod
-    def _may_read_large_objects(conn: Connection) -> bool:
-        row = conn.execute(
-            "SELECT coalesce(bool_and(pg_catalog.pg_has_role(lomowner, 'USAGE')), true)"
-            " FROM pg_catalog.pg_largeobject_metadata"
-        ).fetchone()
-        return bool(row and row[0])
+            content = self._content(conn)
+            fast = self._may_read and time.monotonic() - start < _CONTENT_SECONDS
+            self.large_objects = LargeObjects.CONTENT if fast else LargeObjects.COUNTERS
+        self._expected = self._look(conn)
+        return Mark(self._expected.catalogs, content, self._expected.counted)
 
     def _look(self, conn: Connection) -> Mark:
-        conn.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(_CHECK_MILLISECONDS)))
-        found = tuple(conn.execute(catalogs.sums(conn.info.server_version)).fetchall())
-        row: tuple[Any, ...] | None = ()
-        if self.large_objects is LargeObjects.CONTENT:
-            row = _content(conn)
-        elif self.large_objects is LargeObjects.COUNTERS:
+        """The part that is looked at every time."""
+        content = self._content(conn) if self.large_objects is LargeObjects.CONTENT else None
+        counted = None
+        if self.large_objects is LargeObjects.COUNTERS:
             conn.execute("SELECT pg_catalog.pg_stat_clear_snapshot()")
-            row = conn.execute(
-                "SELECT pg_catalog.pg_stat_get_tuples_inserted(%(oid)s),"
-                " pg_catalog.pg_stat_get_tuples_updated(%(oid)s),"
-                " pg_catalog.pg_stat_get_tuples_deleted(%(oid)s), (SELECT stats_reset::text"
-                " FROM pg_catalog.pg_stat_database WHERE datname = pg_catalog.current_database())",
-                {"oid": _PG_LARGEOBJECT},
-            ).fetchone()
-        return Mark(found, row or ())
+            counted = conn.execute(_COUNTED).fetchone()
+        return Mark(tuple(conn.execute(catalogs.sums(conn.info.server_version)).fetchall()), content, counted)
 
-
-def _content(conn: Connection) -> tuple[Any, ...] | None:
-    return conn.execute(
-        "SELECT count(*), pg_catalog.md5(pg_catalog.string_agg(pg_catalog.md5(pg_catalog.lo_get(oid)), ''"
-        " ORDER BY oid)) FROM pg_catalog.pg_largeobject_metadata"
-    ).fetchone()
+    def _content(self, conn: Connection) -> tuple[Any, ...] | None:
+        """What tells one state of all large objects from another."""
+        if self._production.is_superuser:
+            return conn.execute(_VERSIONS).fetchone()
+        return conn.execute(_CONTENT).fetchone() if self._may_read else None
 
 
 # For people

@@ -58,6 +58,11 @@ def doomed_name(run_id: str) -> str:
     return f"homolog_apagar_{run_id}"
 
 
+def aside_name(oid: int) -> str:
+    """The name of a candidate within the transaction that swaps it, seen by nobody else."""
+    return f"homolog_troca_{oid}"
+
+
 def free_name(conn: Connection, wanted: str) -> str:
     """The name, or the next like it that no database of the server has."""
     taken = {row[0] for row in conn.execute("SELECT datname::text FROM pg_catalog.pg_database")}

@@ -136,9 +136,12 @@ def swap(
     if guard.oid != live_oid or (candidate_guard is not None and candidate_guard.oid != candidate_oid):
         raise _not_these()
     with closing(production.connect_outside()) as a, closing(production.connect_outside()) as b:
+        for each in (candidate_guard, guard):
+            if each is not None:
+                each.hold_large_objects()
         _checkpoint(b)
         turn = _Turn(a, b, limits)
-        names_now = turn.begin(live_oid, candidate_oid, kept_name, production.database)
+        names_now = turn.begin(live_oid, candidate_oid, kept_name, production.database, run_id)
         try:
             return turn.carry_out(names_now, guard, candidate_guard, run_id)
         except _Unanswered as ex:
@@ -207,7 +210,7 @@ class _Turn:
         self._limits = limits
         self._ended: set[int] = set()
 
-    def begin(self, live_oid: int, candidate_oid: int, kept: str, live: str) -> _Names:
+    def begin(self, live_oid: int, candidate_oid: int, kept: str, live: str, run_id: str) -> _Names:
         """Set A's time limits, and make sure that names and OIDs belong together."""
         a = self._a
         for name, value in (
@@ -224,11 +227,14 @@ class _Turn:
                 " FROM pg_catalog.pg_database"
             )
         }
-        taken = {name for name, _ in rows.values()}
-        if live_oid not in rows or candidate_oid not in rows or rows[live_oid][0] != live or kept in taken:
+        if live_oid not in rows or candidate_oid not in rows or rows[live_oid][0] != live:
+            raise _not_these()
+        if (names.marked(rows[candidate_oid][1]) or ("",))[0] != run_id:  # whatever its OID is, it is not ours
+            raise _not_these()
+        if kept in {names.aside_name(candidate_oid), *(name for name, _ in rows.values())}:
             raise _not_these()
         candidate = rows[candidate_oid][0]
-        aside = names.free_name(a, candidate)
+        aside = names.free_name(a, names.aside_name(candidate_oid))
         return _Names(live, live_oid, rows[live_oid][1], candidate, candidate_oid, aside, kept)
 
     def carry_out(self, these: _Names, guard: WriteGuard, candidate_guard: WriteGuard | None, run_id: str) -> Swapped:
