@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from merge.errors import PromotionRefused
+import psycopg
+
+from merge.errors import Interrupted, PromotionRefused, PromotionRolledBack
 from merge.language import text
 
 if TYPE_CHECKING:
@@ -13,9 +15,40 @@ if TYPE_CHECKING:
 
     from sandbox.console import Reporter
     from sandbox.promotion.production import Connection, Production
+    from sandbox.runs import Run
 
 FOLDER = "promotion"
 """Folder of a run for what only a promotion needs; private."""
+
+
+@contextmanager
+def told(run: Run, task: str) -> Iterator[None]:
+    """Say how to go on after an interruption, or after the production server was lost; and no word of the server's.
+
+    :raises Interrupted: somebody ended us.
+    :raises PromotionRolledBack: the server stopped, or refused a command.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.events.add(task, "interrupted")
+        raise Interrupted(
+            text(
+                pt="Interrompido; a produção está inteira, a de antes ou a nova.",
+                en="Interrupted; production is whole, the one from before or the new one.",
+            ),
+            next_step=f"invoke {task} --run {run.id} --production …",
+        ) from None
+    except psycopg.Error as ex:
+        cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
+        run.events.add(task, "lost", error=cause)
+        raise PromotionRolledBack(
+            text(
+                pt=f"O servidor de produção parou ou recusou um comando ({cause}); a produção está inteira.",
+                en=f"The production server stopped or refused a command ({cause}); production is whole.",
+            ),
+            next_step=text(pt="Repita: ", en="Repeat: ") + f"invoke {task} --run {run.id} --production …",
+        ) from None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from merge.errors import PromotionRefused, PromotionRolledBack
+from merge.errors import PromotionRefused
 from merge.language import counted, text
 from sandbox import words
 
@@ -157,16 +157,4 @@ def refused(reasons: Sequence[str], next_step: str | None = None) -> PromotionRe
         details=reasons,
         next_step=next_step
         or text(pt="Nada foi feito. Resolva todos e repita.", en="Nothing was done. Solve all of them and repeat."),
-    )
-
-
-def lost(ex: psycopg.Error) -> PromotionRolledBack:
-    """The error for what the production server says where nobody expects it to."""
-    cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
-    return PromotionRolledBack(
-        text(
-            pt=f"O servidor de produção parou ou recusou um comando ({cause}); a produção é a de antes.",
-            en=f"The production server stopped or refused a command ({cause}); production is the one from before.",
-        ),
-        next_step=text(pt="Repita invoke promote: ele retira o que ficou.", en="Repeat invoke promote: it cleans up."),
     )

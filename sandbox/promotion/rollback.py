@@ -54,7 +54,11 @@ def rollback(run: Run, asked: Asked, reporter: Reporter) -> Journal:
             next_step="invoke promotions",
         )
     scratch = run.folder / entry.FOLDER
-    with Production(asked.dsn, scratch, tools=asked.tools) as production, entry.alone(production) as outside:
+    with (
+        entry.told(run, "rollback"),
+        Production(asked.dsn, scratch, tools=asked.tools) as production,
+        entry.alone(production) as outside,
+    ):
         assert journal.candidate_oid is not None
         now_live = standing(outside, journal.database, journal.live_oid, journal.candidate_oid)
         if now_live is Standing.OLD:

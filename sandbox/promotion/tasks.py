@@ -18,6 +18,7 @@ from sandbox.promotion import kept as keeping
 from sandbox.promotion import promote as promoting
 from sandbox.promotion import rollback as rolling_back
 from sandbox.promotion import snapshot as snapshots
+from sandbox.promotion.attempt import Asked
 from sandbox.promotion.journal import MODES
 from sandbox.promotion.production import Production
 from sandbox.runs import Run, private_folder
@@ -111,7 +112,7 @@ def promote(
     reporter = Reporter(as_json=json)
     found = Run.open(run)
     found.lock()
-    asked = promoting.Asked(
+    asked = Asked(
         production,
         confirm,
         dry_run,

@@ -37,13 +37,14 @@ import sys
 from sandbox.console import Reporter
 from sandbox.promotion import kept as keeping
 from sandbox.promotion import promote, rollback
+from sandbox.promotion.attempt import Asked
 from sandbox.runs import Run
 
 what, name, dsn = sys.argv[1:]
 run = Run.open(name)
 run.lock()
 if what == "promote":
-    promote.promote(run, promote.Asked(dsn, "esus"), Reporter(as_json=True))
+    promote.promote(run, Asked(dsn, "esus"), Reporter(as_json=True))
 else:
     rollback.rollback(run, rollback.Asked(dsn, "esus"), Reporter(as_json=True))
 """

@@ -11,6 +11,7 @@ from merge.errors import PromotionRefused
 from merge.fingerprint import Fingerprint
 from sandbox.promotion import kept as keeping
 from sandbox.promotion import promote, rollback
+from sandbox.promotion.attempt import Asked
 from sandbox.promotion.journal import Journal
 from sandbox.promotion.production import Production
 from tests.fix_production import DATABASE, OWNER, READER
@@ -34,7 +35,7 @@ def databases(shop: Shop) -> set[str]:
 
 def asked(shop: Shop, **options: Any) -> promote.Asked:
     """What an operator asks for who confirms."""
-    return promote.Asked(shop.dsn(), **{"confirm": shop.database, **options})
+    return Asked(shop.dsn(), **{"confirm": shop.database, **options})
 
 
 def test_there_and_back_and_there_again(signed: Shop, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from merge.errors import PromotionRefused
 from sandbox import binaries, homolog
 from sandbox.command import LocalCommand
 from sandbox.promotion import promote
+from sandbox.promotion.attempt import Asked
 from sandbox.promotion.journal import Journal
 from tests.fix_production import DATABASE, OWNER, READER, production_server
 from tests.fix_promotion import final_run, sign
@@ -134,7 +135,7 @@ def test_the_role_may_not_rename(signed: Shop) -> None:
     with signed.production.connect("postgres") as conn:
         conn.execute(f"ALTER ROLE {OWNER} NOCREATEDB")
         try:
-            as_owner = promote.Asked(signed.dsn(role=OWNER), DATABASE)
+            as_owner = Asked(signed.dsn(role=OWNER), DATABASE)
             with pytest.raises(PromotionRefused) as caught:
                 promote.promote(signed.run, as_owner, signed.reporter)
             assert any(f"ALTER ROLE {OWNER} CREATEDB" in one for one in caught.value.details), caught.value.details
@@ -177,7 +178,7 @@ def test_another_major(signed: Shop) -> None:
         command = [str(newer.bin / "pg_restore"), "--no-owner", "--no-privileges", f"--role={OWNER}", "-h", "127.0.0.1"]
         LocalCommand([*command, "-p", str(newer.port), "-U", "postgres", "-d", DATABASE, backup], env).run(check=False)
         with pytest.raises(PromotionRefused) as caught:
-            promote.promote(signed.run, promote.Asked(newer.dsn(), DATABASE), signed.reporter)
+            promote.promote(signed.run, Asked(newer.dsn(), DATABASE), signed.reporter)
         assert any("production is PostgreSQL 18" in one for one in caught.value.details), caught.value.details
 
 

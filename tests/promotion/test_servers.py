@@ -9,6 +9,7 @@ import pytest
 from merge import fingerprint
 from merge.errors import PromotionRefused
 from sandbox.promotion import promote, rollback
+from sandbox.promotion.attempt import Asked
 from sandbox.promotion.journal import Journal
 from sandbox.promotion.names import LONGEST, Kind, mark
 from tests.fix_production import DATABASE, OWNER, production_server
@@ -39,7 +40,7 @@ def test_the_newest_server_and_the_longest_name(tmp_path: Path) -> None:
                 conn.execute(f"COMMENT ON DATABASE half IS '{mark('20200101-0000-aaaa', Kind.CANDIDATE)}'")
             names = databases(shop)
             north = content(shop, "north")
-            asked = promote.Asked(shop.dsn(role=OWNER), name, disk_free=10**9)
+            asked = Asked(shop.dsn(role=OWNER), name, disk_free=10**9)
             with pytest.raises(PromotionRefused) as caught:
                 promote.promote(shop.run, asked, shop.reporter)
             assert f"GRANT pg_signal_backend TO {OWNER};" in "".join(caught.value.details)
