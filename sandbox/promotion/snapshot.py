@@ -201,7 +201,11 @@ def _lost(ex: psycopg.Error) -> ServerError:
             pt="A produção parou de responder, ou recusou um comando.",
             en="Production stopped answering, or refused a command.",
         ),
-        details=[" ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)],
+        details=[
+            text(pt="Uma tabela ficou bloqueada por outra sessão.", en="A table stayed locked by another session.")
+            if isinstance(ex, psycopg.errors.LockNotAvailable)
+            else " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
+        ],
         next_step=text(pt="Nada foi gravado nela. Tente de novo.", en="Nothing was written there. Try again."),
     )
 

@@ -286,3 +286,11 @@ def test_a_row_that_is_hidden_is_not_passed_over(odd: Odd) -> None:
     odd.copy("ALTER TABLE guarded FORCE ROW LEVEL SECURITY")
     with pytest.raises(BlockedError):
         fingerprint.take(lambda: odd.server.connect("odd_copy", OWNER))
+
+
+def test_a_table_that_stays_locked_is_told(odd: Odd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fingerprint._SETTINGS, "lock_timeout", "200ms")
+    with odd.server.connect() as holder, holder.transaction():
+        holder.execute("LOCK TABLE parent")
+        with pytest.raises(BlockedError, match="locked|bloqueada"):
+            odd.take(DATABASE)
