@@ -292,5 +292,5 @@ def test_a_table_that_stays_locked_is_told(odd: Odd, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(fingerprint._SETTINGS, "lock_timeout", "200ms")
     with odd.server.connect() as holder, holder.transaction():
         holder.execute("LOCK TABLE parent")
-        with pytest.raises(BlockedError, match="locked|bloqueada"):
+        with pytest.raises(BlockedError, match=r"locked|bloqueada"):
             odd.take(DATABASE)
