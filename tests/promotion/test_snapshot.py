@@ -291,16 +291,19 @@ def test_a_final_run_keeps_the_sidecar(shop: Shop, shop_snapshot: snapshot.Taken
     assert run.has(snapshot.KEPT), "what it found out stays"
 
 
-@pytest.fixture(params=["plain", "gz", "zip"])
+@pytest.fixture(params=["plain", "gz", "zip", "both.zip"])
 def wrapped(request: pytest.FixtureRequest, shop_snapshot: snapshot.Taken, tmp_path: Path) -> Path:
     """The backup as it may be delivered, with its sidecar beside it."""
     name, content = shop_snapshot.path.name, shop_snapshot.path.read_bytes()
     path = tmp_path / (name if request.param == "plain" else f"{name}.{request.param}")
     if request.param == "gz":
         path.write_bytes(gzip.compress(content))
-    elif request.param == "zip":
+    elif request.param.endswith("zip"):
         with zipfile.ZipFile(path, "w") as archive:
             archive.write(shop_snapshot.path, name)
+            if request.param == "both.zip":
+                archive.write(shop_snapshot.sidecar, f"folder/{shop_snapshot.sidecar.name}")
+                return path
     else:
         path.write_bytes(content)
     (tmp_path / shop_snapshot.sidecar.name).write_bytes(shop_snapshot.sidecar.read_bytes())
@@ -315,6 +318,8 @@ def test_the_sidecar_is_found(wrapped: Path, shop_snapshot: snapshot.Taken, tmp_
     assert Snapshot.from_dict(run.load(snapshot.KEPT)) == shop_snapshot.snapshot
     (run.folder / "snapshot.json").unlink()
     assert said.warnings == []
+    if "both" in wrapped.name:
+        return
     sidecar = sidecar_of(tmp_path / shop_snapshot.path.name)
     for broken in (
         sidecar.read_text()[:-5],
