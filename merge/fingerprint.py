@@ -46,6 +46,7 @@ _SETTINGS = {
     "from_collapse_limit": "8",
     "work_mem": "32MB",
     "statement_timeout": "0",
+    "lock_timeout": "120s",
     "idle_in_transaction_session_timeout": "0",
 }
 
@@ -172,29 +173,29 @@ def take(
     :param snapshot: an exported snapshot, whose instant is meant; it must be held until the end. Sequences are as
         they are now: PostgreSQL keeps no older state of them.
     :param objects: also definitions of all objects.
-    :raises BlockedError: the role may not read something, or a policy hides rows from it.
+    :raises BlockedError: the role may not read something, a policy hides rows from it, a table stays locked, or a
+        value is beyond what the server makes text of.
     """
-    with session(connect) as first, _settled(first, snapshot) as shared:
+    with _told(), session(connect) as first, _settled(first, snapshot) as shared:
         version = first.info.server_version
         check_rights(first)
         parts = _parts(first, version)
         reader = _Reader(shared, on_progress, sum(part.size for part in parts))
-        with _told():
-            run_all(connect, [partial(reader.read, part) for part in parts], jobs)
-            row = first.execute(
-                "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
-            ).fetchone()
-            assert row is not None
-            count, *sums = reader.sums[_LARGE_OBJECTS]
-            return Fingerprint(
-                version=version,
-                encoding=row[0],
-                tables={name: reader.content(shape) for name, shape in _shapes(parts).items()},
-                sequences=sequence_states(first),
-                large_objects=count,
-                large_object_digest=_hex(*sums),
-                objects=_objects(first, version) if objects else {},
-            )
+        run_all(connect, [partial(reader.read, part) for part in parts], jobs)
+        row = first.execute(
+            "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
+        ).fetchone()
+        assert row is not None
+        count, *sums = reader.sums[_LARGE_OBJECTS]
+        return Fingerprint(
+            version=version,
+            encoding=row[0],
+            tables={name: reader.content(shape) for name, shape in _shapes(parts).items()},
+            sequences=sequence_states(first),
+            large_objects=count,
+            large_object_digest=_hex(*sums),
+            objects=_objects(first, version) if objects else {},
+        )
 
 
 _LARGE_OBJECTS = "pg_largeobject"
@@ -406,6 +407,11 @@ def _told() -> Iterator[None]:
         yield
     except psycopg.errors.InsufficientPrivilege as ex:
         raise _unreadable("", [ex.diag.table_name or f"SQLSTATE {ex.sqlstate}"]) from None
+    except psycopg.errors.LockNotAvailable:
+        raise BlockedError(
+            text(pt="Uma tabela ficou bloqueada por outra sessão.", en="A table stayed locked by another session."),
+            next_step=text(pt="Espere que ela termine, e repita.", en="Wait for it to end, and try again."),
+        ) from None
     except (psycopg.errors.ProgramLimitExceeded, psycopg.errors.OutOfMemory, psycopg.errors.InternalError_) as ex:
         raise BlockedError(
             text(

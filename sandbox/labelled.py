@@ -23,7 +23,8 @@ LABEL = "homolog.run"
 FOLDER = "homolog.folder"
 """The same, with the path of the run's folder."""
 PART = "homolog.part"
-"""The same, with what it belongs to: ``server``, that of `sandbox.containers`, or ``pec``, that of `sandbox.pec`."""
+"""The same, with what it belongs to: ``server``, that of `sandbox.containers`, ``pec``, that of `sandbox.pec`, or
+``tools``, those of `sandbox.promotion`."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ _MAKING = ".making"
 _KEPT_FREE = 256 << 20
 _LOCK_MILLISECONDS = 120_000
 """How long pg_dump waits for a table that someone has locked."""
+_IMPATIENT = f"SET lock_timeout = {_LOCK_MILLISECONDS}"
+"""Asking for the size of a table waits for its lock, too."""
 _LEFT_SECONDS = 600
 """A file that pg_dump writes to changes all the time; one that has not for so long is of one that was killed."""
 
@@ -105,6 +107,7 @@ class _Progress:
         self._sizes: dict[str, int] = {}
         if on_progress is not None:
             with production.connect() as conn:
+                conn.execute(_IMPATIENT)
                 self._sizes = dict(conn.execute(_SIZES).fetchall())
         self._total = sum(self._sizes.values())
 
@@ -175,7 +178,9 @@ def check_room(conn: Connection, folder: Path) -> int:
 
     :raises ConfigError: there is none.
     """
+    conn.execute(_IMPATIENT)
     row = conn.execute(_ROOM).fetchone()
+    conn.execute("SET lock_timeout = 0")
     assert row is not None
     needed, free = row[0] + _KEPT_FREE, shutil.disk_usage(folder).free
     if free < needed:

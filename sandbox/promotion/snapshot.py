@@ -10,9 +10,11 @@ import hashlib
 import json
 import re
 import secrets
+import zipfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -31,8 +33,7 @@ from sandbox.sample.make import DUMP_OPTIONS
 from sandbox.throwaway import write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from merge.fingerprint import Unlike
     from sandbox.console import Reporter
@@ -46,7 +47,10 @@ SUFFIX = ".snapshot.json"
 """What a sidecar's name adds to that of its backup."""
 
 KEPT = "snapshot"
-"""The name by which a final run keeps the sidecar of its central."""
+"""The name by which a run keeps the sidecar of its central."""
+
+_LONGEST = 64 << 20
+"""Bytes of a sidecar; one of a thousand tables has 3 MB."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,11 @@ def _lost(ex: psycopg.Error) -> ServerError:
             pt="A produção parou de responder, ou recusou um comando.",
             en="Production stopped answering, or refused a command.",
         ),
-        details=[" ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)],
+        details=[
+            text(pt="Uma tabela ficou bloqueada por outra sessão.", en="A table stayed locked by another session.")
+            if isinstance(ex, psycopg.errors.LockNotAvailable)
+            else " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
+        ],
         next_step=text(pt="Nada foi gravado nela. Tente de novo.", en="Nothing was written there. Try again."),
     )
 
@@ -305,32 +313,36 @@ def expected_differences(snapshot: Snapshot, restored: Fingerprint) -> Iterable[
 def keep_sidecar(run: Run, backup: Backup, reporter: Reporter) -> Snapshot | None:
     """Keep the sidecar of the central's backup with a run; None if there is none that belongs to it.
 
-    It is looked for beside the file as it was delivered, also if that was wrapped in a zip or gzip file.
+    It is looked for beside the file as it was delivered, be it a zip or gzip file, and in the zip.
     """
-    for sidecar in _sidecars(backup.path):
-        if not sidecar.is_file():
-            continue
+    for name, content in _sidecars(backup.path):
         try:
-            snapshot = Snapshot.from_dict(json.loads(sidecar.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            snapshot = Snapshot.from_dict(json.loads(content))
+        except (ValueError, TypeError, KeyError, AttributeError):
             snapshot = None
         if snapshot is not None and _is_of(snapshot, backup):
             run.save(KEPT, snapshot)
             return snapshot
         reporter.warn(
             text(
-                pt=f"{sidecar.name} não é deste backup, ou foi alterado: não será usado.",
-                en=f"{sidecar.name} is not of this backup, or was altered: it will not be used.",
+                pt=f"{name} não é deste backup, ou foi alterado: não será usado.",
+                en=f"{name} is not of this backup, or was altered: it will not be used.",
             )
         )
     return None
 
 
-def _sidecars(path: Path) -> list[Path]:
-    names = [path.name]
-    if path.suffix.lower() in (".zip", ".gz"):
-        names.append(path.stem)
-    return [path.with_name(f"{name}{SUFFIX}") for name in names]
+def _sidecars(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of what may be the sidecar of a delivered backup."""
+    names = [path.name, *([path.stem] if path.suffix.lower() in (".zip", ".gz") else [])]
+    for sidecar in (path.with_name(f"{name}{SUFFIX}") for name in names):
+        if sidecar.is_file() and sidecar.stat().st_size < _LONGEST:
+            yield sidecar.name, sidecar.read_bytes()
+    if path.is_file() and zipfile.is_zipfile(path):
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.filename.endswith(SUFFIX) and member.file_size < _LONGEST:
+                    yield Path(member.filename).name, archive.read(member)
 
 
 def _is_of(snapshot: Snapshot, backup: Backup) -> bool:

@@ -86,7 +86,7 @@ class ContainerTools(Tools):
     def __init__(self, major: int, run_id: str, folder: Path) -> None:
         self.major = major
         self._image = images.postgres(major)
-        self._labels = labelled.labels(run_id, folder, PART)
+        self._labels = labelled.labels(run_id, folder.resolve(), PART)
         self._folders: dict[Path, bool] = {}
         """What is mounted, each at its own path, and whether it is only read."""
 

@@ -286,3 +286,38 @@ def test_a_row_that_is_hidden_is_not_passed_over(odd: Odd) -> None:
     odd.copy("ALTER TABLE guarded FORCE ROW LEVEL SECURITY")
     with pytest.raises(BlockedError):
         fingerprint.take(lambda: odd.server.connect("odd_copy", OWNER))
+
+
+def test_a_table_that_stays_locked_is_told(odd: Odd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fingerprint._SETTINGS, "lock_timeout", "200ms")
+    with odd.server.connect() as holder, holder.transaction():
+        holder.execute("LOCK TABLE parent")
+        with pytest.raises(BlockedError, match=r"locked|bloqueada"):
+            odd.take(DATABASE)
+
+
+def test_expressions_that_a_restore_writes_otherwise(odd: Odd) -> None:
+    """PostgreSQL moves the casts of some when it reads again what it wrote; that is no difference, others are."""
+    statements = (
+        "CREATE TABLE told (id integer, v varchar(3) CHECK (v IN ('a', 'b') OR id > 5), n numeric DEFAULT 1.5)",
+        "CREATE VIEW seen_otherwise AS SELECT * FROM told WHERE v IN ('a', 'b') AND (id > 3 OR id < 1)",
+        "CREATE INDEX told_some ON told (id) WHERE v IN ('a', 'b')",
+    )
+    before = odd.copy(*statements)
+    path = odd.folder / "otherwise.backup"
+    odd.production.tool("pg_dump", "-Fc", "--file", str(path), database="odd_copy").run()
+    odd.server.make_database("otherwise")
+    odd.production.tool("pg_restore", "--no-owner", "--dbname=otherwise", str(path)).run()
+    found = odd.take("otherwise")
+    assert {u.kind for u in differences(before, found)} == {"object"}
+    assert differences(before, found, restored=True) == ()
+    for change, name in {
+        "ALTER TABLE told DROP CONSTRAINT told_check, ADD CONSTRAINT told_check CHECK (v IN ('a', 'c') OR id > 5)":
+            "constraint public.told.told_check",
+        "DROP INDEX told_some; CREATE INDEX told_some ON told (id) WHERE v IN ('a')": "index public.told_some",
+        "CREATE OR REPLACE VIEW seen_otherwise AS SELECT * FROM told WHERE v IN ('a', 'b') AND (id > 3 OR id < 2)":
+            'rule public.seen_otherwise."_RETURN"',
+        "ALTER TABLE told ALTER n SET DEFAULT 1.6": "column public.told.n",
+    }.items():  # fmt: skip
+        changed = odd.copy(*statements, change)
+        assert [u.name for u in differences(found, changed, restored=True)] == [name]

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from merge.errors import ConfigError
 from sandbox.pec.tls import Certificate, make_certificate
@@ -94,8 +94,6 @@ def test_a_password_of_the_environment(
 ) -> None:
     with production.connect("postgres") as conn:
         conn.execute("CREATE ROLE oddly LOGIN")
-        from psycopg import sql
-
         conn.execute(sql.SQL("ALTER ROLE oddly PASSWORD {}").format(sql.Literal(ODD)))
     no_passfile.setenv("PGPASSWORD", ODD)
     with Production(_bare(production, user="oddly"), tmp_path / "x") as found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import json
 import os
 import signal
@@ -11,14 +12,15 @@ import subprocess
 import sys
 import time
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from psycopg import conninfo
 
 from merge import fingerprint
 from merge.errors import BackupError, BlockedError, ConfigError, ServerError
 from merge.fingerprint import Fingerprint, differences
-from sandbox import homolog
+from sandbox import homolog, inputs, intake
 from sandbox.console import Reporter
 from sandbox.promotion import dump as dumping
 from sandbox.promotion import marks, snapshot
@@ -26,6 +28,7 @@ from sandbox.promotion.marks import compare
 from sandbox.promotion.production import Production
 from sandbox.promotion.snapshot import Snapshot, restored_differences, sidecar_of, take_snapshot
 from sandbox.rehearsal import CENTRAL_FINGERPRINT
+from sandbox.runs import Run
 from tests.fix_backup import DEBIAN, ROWS, SCHEMA
 from tests.fix_production import DATABASE, OWNER, READER, ProductionServer
 from tests.fix_promotion import final_run
@@ -92,8 +95,6 @@ def test_it_is_taken_and_verified(odd: ProductionServer, folder: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -228,8 +229,6 @@ def test_a_name_that_no_file_can_have(odd: ProductionServer, folder: Path) -> No
     name = 'e-SUS "é/ç" ' + "x" * 40
     with odd.connect("postgres") as conn:
         conn.execute(f"""CREATE DATABASE "{name.replace('"', '""')}" """.encode())
-    from psycopg import conninfo
-
     dsn = conninfo.make_conninfo(odd.dsn(), dbname=name)
     taken = take_snapshot(dsn, folder, Listening())
     assert taken.path.exists()
@@ -258,7 +257,7 @@ def test_a_version_that_does_not_come_along(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop_snapshot(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def shop_snapshot(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> snapshot.Taken:
     return take_snapshot(shop.dsn(), tmp_path_factory.mktemp("taken"), Listening())
 
 
@@ -281,8 +280,7 @@ def test_a_final_run_keeps_what_the_central_holds(shop: Shop, tmp_path: Path) ->
 
 
 def test_a_final_run_keeps_the_sidecar(shop: Shop, shop_snapshot: snapshot.Taken, tmp_path: Path) -> None:
-    source = next(shop_snapshot.path.parent.parent.glob("shop*/north.backup"))
-    run = final_run(shop_snapshot.path, source)
+    run = final_run(shop_snapshot.path, inputs.backups(shop.run)["north"].path)
     try:
         kept = Snapshot.from_dict(run.load(snapshot.KEPT))
         assert kept == shop_snapshot.snapshot
@@ -293,26 +291,19 @@ def test_a_final_run_keeps_the_sidecar(shop: Shop, shop_snapshot: snapshot.Taken
     assert run.has(snapshot.KEPT), "what it found out stays"
 
 
-class _Run:
-    """Where a sidecar is kept."""
-
-    def __init__(self) -> None:
-        self.saved: dict[str, Any] = {}
-
-    def save(self, name: str, content: Any) -> None:
-        self.saved[name] = content
-
-
-@pytest.fixture(params=["plain", "gz", "zip"])
+@pytest.fixture(params=["plain", "gz", "zip", "both.zip"])
 def wrapped(request: pytest.FixtureRequest, shop_snapshot: snapshot.Taken, tmp_path: Path) -> Path:
     """The backup as it may be delivered, with its sidecar beside it."""
     name, content = shop_snapshot.path.name, shop_snapshot.path.read_bytes()
     path = tmp_path / (name if request.param == "plain" else f"{name}.{request.param}")
     if request.param == "gz":
         path.write_bytes(gzip.compress(content))
-    elif request.param == "zip":
+    elif request.param.endswith("zip"):
         with zipfile.ZipFile(path, "w") as archive:
             archive.write(shop_snapshot.path, name)
+            if request.param == "both.zip":
+                archive.write(shop_snapshot.sidecar, f"folder/{shop_snapshot.sidecar.name}")
+                return path
     else:
         path.write_bytes(content)
     (tmp_path / shop_snapshot.sidecar.name).write_bytes(shop_snapshot.sidecar.read_bytes())
@@ -320,14 +311,15 @@ def wrapped(request: pytest.FixtureRequest, shop_snapshot: snapshot.Taken, tmp_p
 
 
 def test_the_sidecar_is_found(wrapped: Path, shop_snapshot: snapshot.Taken, tmp_path: Path) -> None:
-    from sandbox import intake
-
     backup = intake.inspect(wrapped, work=tmp_path / "work")
-    run: Any = _Run()
-    said = Listening()
+    run, said = Run(tmp_path / "run"), Listening()
+    run.folder.mkdir()
     assert snapshot.keep_sidecar(run, backup, said) == shop_snapshot.snapshot
-    assert run.saved == {"snapshot": shop_snapshot.snapshot}
+    assert Snapshot.from_dict(run.load(snapshot.KEPT)) == shop_snapshot.snapshot
+    (run.folder / "snapshot.json").unlink()
     assert said.warnings == []
+    if "both" in wrapped.name:
+        return
     sidecar = sidecar_of(tmp_path / shop_snapshot.path.name)
     for broken in (
         sidecar.read_text()[:-5],
@@ -335,8 +327,8 @@ def test_the_sidecar_is_found(wrapped: Path, shop_snapshot: snapshot.Taken, tmp_
         "[]",
     ):
         sidecar.write_text(broken)
-        run, said = _Run(), Listening()
+        said = Listening()
         assert snapshot.keep_sidecar(run, backup, said) is None
-        assert (run.saved, len(said.warnings)) == ({}, 1)
+        assert (run.has(snapshot.KEPT), len(said.warnings)) == (False, 1)
     sidecar.unlink()
     assert snapshot.keep_sidecar(run, backup, Listening()) is None
