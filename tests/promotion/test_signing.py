@@ -65,13 +65,30 @@ def signed(shop: Shop, known: Path) -> Run:
     return shop.run
 
 
+@pytest.fixture(scope="module")
+def kept(signed: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as it was signed: all but its server, and the log of all runs beside it."""
+    folder = tmp_path_factory.mktemp("kept")
+    _keep(signed.folder, folder / signed.id)
+    server = homolog.open_server(signed)
+    server.copy_database(DATABASE, KEPT)
+    server.stop()
+    return folder / signed.id
+
+
+KEPT = "candidate_as_signed"
+
+
+def _keep(run: Path, copy: Path) -> None:
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("server", "lock"), dirs_exist_ok=True)
+    shutil.copy(run.parent / "audit.jsonl", copy.parent)
+
+
 @pytest.fixture
-def copy(signed: Run, tmp_path: Path) -> Run:
+def copy(kept: Path, tmp_path: Path) -> Run:
     """The evidence and the dump of a signed run, to be tampered with."""
-    runs = tmp_path / "runs"
-    shutil.copytree(signed.folder, runs / signed.id, ignore=shutil.ignore_patterns("server", "lock"))
-    shutil.copy(signed.folder.parent / "audit.jsonl", runs)
-    return Run(runs / signed.id)
+    _keep(kept, tmp_path / "runs" / kept.name)
+    return Run(tmp_path / "runs" / kept.name)
 
 
 @contextmanager
@@ -476,25 +493,16 @@ def _write(conn: psycopg.Connection[tuple[Any, ...]]) -> None:
 
 
 @pytest.fixture
-def writable(signed: Run, known: Path) -> Iterator[Run]:
-    """The run itself; at the end its database is as it was, and both have signed it."""
-    server = homolog.open_server(signed)
-    server.stop()  # cleanly, so that nobody is connected
-    server.start()
-    server.drop_database("kept")
-    server.copy_database(DATABASE, "kept")
-    server.stop()
+def writable(signed: Run, kept: Path) -> Iterator[Run]:
+    """The run itself; at the end it is again as it was signed."""
     yield signed
-    server.start()
+    server = homolog.open_server(signed)
     server.drop_database(DATABASE)
-    server.copy_database("kept", DATABASE)
-    server.drop_database("kept")
+    server.copy_database(KEPT, DATABASE)
     server.stop()
-    signed.lock()
-    result = homolog.prove(signed, Reporter(as_json=True))
-    assert result.status == "validated"
-    sign(signed, "operator", known, WINDOW)
-    sign(signed, "approver", known)
+    for path in signed.folder.glob("*.*"):
+        path.unlink()
+    _keep(kept, signed.folder)
 
 
 def test_a_stale_proof_is_not_signed(writable: Run, known: Path) -> None:
