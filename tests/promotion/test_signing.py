@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from merge import fingerprint
+from merge.attachments import Claim, Fate
 from merge.errors import ConfigError, PromotionRefused
-from sandbox import archive, homolog
+from sandbox import archive, carry, homolog
+from sandbox.attachments import Attachments
 from sandbox.console import Reporter
-from sandbox.promotion import freeze, keys, manifest, signing
+from sandbox.promotion import freeze, keys, manifest, manifest_content, signing
 from sandbox.promotion.manifest import Window
 from sandbox.rehearsal import CENTRAL, DATABASE
 from sandbox.runs import Run
@@ -299,6 +301,14 @@ TAMPERED: dict[str, tuple[Callable[[Run], None], str]] = {
         lambda run: _rewrite(run.folder / "candidate-fingerprint.json", lambda f: f.update(large_objects=9)),
         "the candidate's fingerprint is another",
     ),
+    "central's fingerprint": (
+        lambda run: _rewrite(run.folder / "central-fingerprint.json", lambda f: f.update(large_objects=9)),
+        "central-fingerprint.json has changed",
+    ),
+    "another snapshot": (
+        lambda run: (run.folder / "snapshot.json").write_text("{}"),
+        "what the manifest says in “snapshot” has changed",
+    ),
     "list": (lambda run: (run.folder / "manifest.sha256").write_text(""), "not the manifest's list"),
     "truncated log": (_truncate_log, "the act “signed” is missing"),
     "edited log": (_edit_log, "what comes before it was changed"),
@@ -348,6 +358,54 @@ def test_the_second_signs_only_what_holds(copy: Run, known: Path, name: str) -> 
         sign(copy, "approver", known)
     assert refused.value.details
     assert not (copy.folder / "manifest.approver.sig").exists()
+
+
+NAME = "MARIA DA SILVA.pdf"
+
+
+def test_attachments_are_signed_and_not_named(copy: Run, known: Path, tmp_path: Path) -> None:
+    """Those that the source brings, as they are where the merged rows point to."""
+    delivered = {
+        "central": {"1/a": b"one", "2/b": b"two"},
+        "north": {f"1/{NAME}": b"three", "2/b": b"two", "9/c": b"4"},
+    }
+    store = Attachments(copy.folder / carry.FOLDER)
+    for number, (base, files) in enumerate(delivered.items()):
+        for name, content in files.items():
+            path = tmp_path / base / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        store.take(number, base, tmp_path / base)
+    rows = [((f"1/{NAME}", f"7/{NAME}"), Fate.INSERTED), (("2/b", "2/b"), Fate.MATCHED)]
+    store.decide(1, [Claim("doc", str(n), fate, (paths,)) for n, (paths, fate) in enumerate(rows)])
+    for number in range(2):
+        store.carry(number)
+    assert any("attachments" in problem for problem in manifest.verify(copy, known))
+
+    later = Window(WINDOW.begin, WINDOW.end + timedelta(hours=1))
+    sign(copy, "operator", known, later)
+    assert sign(copy, "approver", known).is_complete
+    assert manifest.verify(copy, known) == ()
+    said = manifest.load(copy).content["attachments"]
+    assert manifest_content.added_files(copy) == {f"7/{NAME}": sha256(b"three").hexdigest()}
+    line = f"{sha256(b'three').hexdigest()}  7/{NAME}\n"
+    assert said["added"] == {"files": 1, "sha256": sha256(line.encode()).hexdigest()}
+    assert said["merged"]["files"] == 3
+    assert [(one["of"], one["files"], one["bytes"]) for one in said["delivered"]] == [
+        ("central", 2, 6),
+        ("north", 3, 9),
+    ]
+    assert "MARIA" not in (copy.folder / "manifest.json").read_text() + copy.events.path.read_text()
+
+    path = copy.folder / "attachments" / "files" / "7" / NAME
+    wrong = ("attachments missing or changed: 1",)
+    path.write_bytes(b"four!")
+    assert manifest.verify(copy, known) == wrong
+    assert manifest.verify(copy, known, deep=False) == ()
+    path.unlink()
+    assert manifest.verify(copy, known) == wrong
+    path.symlink_to(tmp_path / "north" / "1" / NAME)
+    assert manifest.verify(copy, known) == wrong
 
 
 # Who signs
