@@ -138,7 +138,7 @@ def test_what_differs_is_told_by_column(undisturbed: Path) -> None:
 
 def test_evidence_is_private_and_complete(undisturbed: Path) -> None:
     """The run folder holds the named files, readable by its owner only, and no server runs any more."""
-    (run,) = undisturbed.iterdir()
+    (run,) = undisturbed.glob("2*")
     for name in ("result.json", "plan.json", "ledger.json", "proof.json", "events.jsonl", "report.html"):
         assert (run / name).stat().st_mode & 0o077 == 0, name
     assert run.stat().st_mode & 0o077 == 0
@@ -158,7 +158,7 @@ def test_prove_again_and_destroy(samples: list[Path], tmp_path: Path) -> None:
     proof = _invoke(runs, "prove")
     assert proof.returncode == 6
     assert "tb_cidadao" in proof.stderr + proof.stdout
-    (run,) = runs.iterdir()
+    (run,) = runs.glob("2*")
     assert _invoke(runs, "destroy", "--run", run.name, "--yes").returncode == 0
     assert not _servers(runs)
     assert _data() <= kept
@@ -178,7 +178,7 @@ def test_killed_process_is_resumed(samples: list[Path], undisturbed: Path, tmp_p
     for attempt in range(40):
         arguments = first if not list(runs.glob("*/run.json")) else _command("--resume", "")
         if arguments is not first:
-            (run,) = runs.iterdir()
+            (run,) = runs.glob("2*")
             arguments = _command("--resume", run.name)
         process = subprocess.Popen(
             arguments, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -227,7 +227,7 @@ def test_a_failed_proof_stays_failed(samples: list[Path], tmp_path: Path) -> Non
     """However often it is resumed or proved, a run whose proof found something is never called validated."""
     runs = tmp_path / "runs"
     assert _homolog(runs, samples, "--keep-running").returncode == 0
-    (run,) = runs.iterdir()
+    (run,) = runs.glob("2*")
     with _connected(runs) as conn:
         conn.execute("UPDATE tb_cidadao SET nu_area = '9' WHERE co_seq_cidadao = 1")
         conn.execute("DELETE FROM rl_atend_proced WHERE co_seq_atend_proced = (SELECT max(co_seq_atend_proced) FROM"
@@ -259,7 +259,7 @@ def _connected(runs: Path) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
 
 def test_a_validated_run_is_not_done_again(undisturbed: Path) -> None:
     """`--resume` of a run that is validated gives its result, and starts nothing."""
-    (run,) = undisturbed.iterdir()
+    (run,) = undisturbed.glob("2*")
     before = (run / "result.json").read_bytes()
     done = _invoke(undisturbed, "homolog", "--resume", run.name, "--json")
     assert done.returncode == 0
@@ -284,7 +284,7 @@ def test_what_ends_a_run_stops_its_server(samples: list[Path], tmp_path: Path, s
     process.send_signal(sign)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    (run,) = runs.iterdir()
+    (run,) = runs.glob("2*")
     assert f"invoke homolog --resume {run.name}" in errors
     assert not _servers(runs)
     assert _invoke(runs, "destroy", "--run", run.name, "--yes").returncode == 0
@@ -337,7 +337,7 @@ def test_bad_backups_leave_nothing(samples: list[Path], tmp_path: Path) -> None:
     assert done.returncode == 3
     assert not _servers(runs)
     assert _data() <= kept
-    (run,) = runs.iterdir()
+    (run,) = runs.glob("2*")
     assert not (run / "server").exists()
     assert _result(runs)["status"] == "blocked"
 

@@ -138,11 +138,11 @@ def _rehearse(planted: Planted, runs: Path, *arguments: str) -> Iterator[Rehears
         handed = _invoke(runs, "handover")
         assert handed.returncode == 0, handed.stderr[-3000:]
         dsn = _invoke(runs, "dsn").stdout.strip().splitlines()[-1]
-        (folder,) = runs.iterdir()
+        (folder,) = runs.glob("2*")
         assert handed.stdout.strip() == str(folder / "handover.html")
         yield Rehearsed(folder, json.loads(done.stdout), dsn)
     finally:
-        for folder in runs.glob("*"):
+        for folder in runs.glob("2*"):
             _invoke(runs, "destroy", folder.name, "--yes")
 
 

@@ -38,10 +38,10 @@ def _rehearse(runs: Path, backups: list[Path], provider: str) -> tuple[dict[str,
     )
     try:
         assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-        (run,) = runs.iterdir()
+        (run,) = runs.glob("2*")
         return json.loads((run / "result.json").read_text()), json.loads((run / "ledger.json").read_text())
     finally:
-        for run in runs.glob("*"):
+        for run in runs.glob("2*"):
             subprocess.run([*command, "destroy", run.name, "--yes"], cwd=ROOT, env=env, check=True, capture_output=True)
 
 

@@ -175,7 +175,7 @@ def session(prepared: Prepared, standin: Path, tmp_path: Path) -> Iterator[Sessi
     with _process(runs, said, central, source, standin) as process:
         begun = Session(runs, process, said)
         begun.wait_for("run", lambda: runs.is_dir() and bool(list(runs.glob("*/run.json"))))
-        (folder,) = runs.iterdir()
+        (folder,) = runs.glob("2*")
         begun.run = Run(folder)
         yield begun
     while_there = _things(begun.run)

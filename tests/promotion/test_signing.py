@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from merge import fingerprint
+from merge.attachments import Claim, Fate
 from merge.errors import ConfigError, PromotionRefused
-from sandbox import archive, homolog
+from sandbox import archive, carry, homolog
+from sandbox.attachments import Attachments
 from sandbox.console import Reporter
-from sandbox.promotion import freeze, keys, manifest, signing
+from sandbox.promotion import freeze, keys, manifest, manifest_content, signing
 from sandbox.promotion.manifest import Window
 from sandbox.rehearsal import CENTRAL, DATABASE
 from sandbox.runs import Run
@@ -65,13 +67,30 @@ def signed(shop: Shop, known: Path) -> Run:
     return shop.run
 
 
+@pytest.fixture(scope="module")
+def kept(signed: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as it was signed: all but its server, and the log of all runs beside it."""
+    folder = tmp_path_factory.mktemp("kept")
+    _keep(signed.folder, folder / signed.id)
+    server = homolog.open_server(signed)
+    server.copy_database(DATABASE, KEPT)
+    server.stop()
+    return folder / signed.id
+
+
+KEPT = "candidate_as_signed"
+
+
+def _keep(run: Path, copy: Path) -> None:
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("server", "lock"), dirs_exist_ok=True)
+    shutil.copy(run.parent / "audit.jsonl", copy.parent)
+
+
 @pytest.fixture
-def copy(signed: Run, tmp_path: Path) -> Run:
+def copy(kept: Path, tmp_path: Path) -> Run:
     """The evidence and the dump of a signed run, to be tampered with."""
-    runs = tmp_path / "runs"
-    shutil.copytree(signed.folder, runs / signed.id, ignore=shutil.ignore_patterns("server", "lock"))
-    shutil.copy(signed.folder.parent / "audit.jsonl", runs)
-    return Run(runs / signed.id)
+    _keep(kept, tmp_path / "runs" / kept.name)
+    return Run(tmp_path / "runs" / kept.name)
 
 
 @contextmanager
@@ -282,6 +301,14 @@ TAMPERED: dict[str, tuple[Callable[[Run], None], str]] = {
         lambda run: _rewrite(run.folder / "candidate-fingerprint.json", lambda f: f.update(large_objects=9)),
         "the candidate's fingerprint is another",
     ),
+    "central's fingerprint": (
+        lambda run: _rewrite(run.folder / "central-fingerprint.json", lambda f: f.update(large_objects=9)),
+        "central-fingerprint.json has changed",
+    ),
+    "another snapshot": (
+        lambda run: (run.folder / "snapshot.json").write_text("{}"),
+        "what the manifest says in “snapshot” has changed",
+    ),
     "list": (lambda run: (run.folder / "manifest.sha256").write_text(""), "not the manifest's list"),
     "truncated log": (_truncate_log, "the act “signed” is missing"),
     "edited log": (_edit_log, "what comes before it was changed"),
@@ -331,6 +358,54 @@ def test_the_second_signs_only_what_holds(copy: Run, known: Path, name: str) -> 
         sign(copy, "approver", known)
     assert refused.value.details
     assert not (copy.folder / "manifest.approver.sig").exists()
+
+
+NAME = "MARIA DA SILVA.pdf"
+
+
+def test_attachments_are_signed_and_not_named(copy: Run, known: Path, tmp_path: Path) -> None:
+    """Those that the source brings, as they are where the merged rows point to."""
+    delivered = {
+        "central": {"1/a": b"one", "2/b": b"two"},
+        "north": {f"1/{NAME}": b"three", "2/b": b"two", "9/c": b"4"},
+    }
+    store = Attachments(copy.folder / carry.FOLDER)
+    for number, (base, files) in enumerate(delivered.items()):
+        for name, content in files.items():
+            path = tmp_path / base / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        store.take(number, base, tmp_path / base)
+    rows = [((f"1/{NAME}", f"7/{NAME}"), Fate.INSERTED), (("2/b", "2/b"), Fate.MATCHED)]
+    store.decide(1, [Claim("doc", str(n), fate, (paths,)) for n, (paths, fate) in enumerate(rows)])
+    for number in range(2):
+        store.carry(number)
+    assert any("attachments" in problem for problem in manifest.verify(copy, known))
+
+    later = Window(WINDOW.begin, WINDOW.end + timedelta(hours=1))
+    sign(copy, "operator", known, later)
+    assert sign(copy, "approver", known).is_complete
+    assert manifest.verify(copy, known) == ()
+    said = manifest.load(copy).content["attachments"]
+    assert manifest_content.added_files(copy) == {f"7/{NAME}": sha256(b"three").hexdigest()}
+    line = f"{sha256(b'three').hexdigest()}  7/{NAME}\n"
+    assert said["added"] == {"files": 1, "sha256": sha256(line.encode()).hexdigest()}
+    assert said["merged"]["files"] == 3
+    assert [(one["of"], one["files"], one["bytes"]) for one in said["delivered"]] == [
+        ("central", 2, 6),
+        ("north", 3, 9),
+    ]
+    assert "MARIA" not in (copy.folder / "manifest.json").read_text() + copy.events.path.read_text()
+
+    path = copy.folder / "attachments" / "files" / "7" / NAME
+    wrong = ("attachments missing or changed: 1",)
+    path.write_bytes(b"four!")
+    assert manifest.verify(copy, known) == wrong
+    assert manifest.verify(copy, known, deep=False) == ()
+    path.unlink()
+    assert manifest.verify(copy, known) == wrong
+    path.symlink_to(tmp_path / "north" / "1" / NAME)
+    assert manifest.verify(copy, known) == wrong
 
 
 # Who signs
@@ -476,25 +551,16 @@ def _write(conn: psycopg.Connection[tuple[Any, ...]]) -> None:
 
 
 @pytest.fixture
-def writable(signed: Run, known: Path) -> Iterator[Run]:
-    """The run itself; at the end its database is as it was, and both have signed it."""
-    server = homolog.open_server(signed)
-    server.stop()  # cleanly, so that nobody is connected
-    server.start()
-    server.drop_database("kept")
-    server.copy_database(DATABASE, "kept")
-    server.stop()
+def writable(signed: Run, kept: Path) -> Iterator[Run]:
+    """The run itself; at the end it is again as it was signed."""
     yield signed
-    server.start()
+    server = homolog.open_server(signed)
     server.drop_database(DATABASE)
-    server.copy_database("kept", DATABASE)
-    server.drop_database("kept")
+    server.copy_database(KEPT, DATABASE)
     server.stop()
-    signed.lock()
-    result = homolog.prove(signed, Reporter(as_json=True))
-    assert result.status == "validated"
-    sign(signed, "operator", known, WINDOW)
-    sign(signed, "approver", known)
+    for path in signed.folder.glob("*.*"):
+        path.unlink()
+    _keep(kept, signed.folder)
 
 
 def test_a_stale_proof_is_not_signed(writable: Run, known: Path) -> None:
