@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from merge.errors import PromotionRefused
+from merge.errors import BlockedError, PromotionRefused
 from merge.language import counted, text
 from sandbox.options import PEC, options_of
 from sandbox.pec import neutralise
@@ -193,8 +193,11 @@ def _undo_list(production: Production, candidate: str, run: Run, schema: str, pr
             )
         )
     connect = partial(production.connect, candidate)
-    for left in neutralise.differences(connect, undo_list, schema=schema, searched=_SEARCHED):
-        problems.append(f"{left.rule} {left.table} [{left.key}] {left.column or '-'}")
+    try:
+        for left in neutralise.differences(connect, undo_list, schema=schema, searched=_SEARCHED):
+            problems.append(f"{left.rule} {left.table} [{left.key}] {left.column or '-'}")
+    except BlockedError as ex:  # the list was changed, or the server refused
+        problems += [ex.what, *ex.details]
     return sum(entry.rows for entry in entries)
 
 

@@ -46,6 +46,8 @@ ROLLED_BACK = "rolled-back"
 
 _BATCH = 256
 """Files between two notes in the journal."""
+_WRITERS = 8
+"""Files that are brought to the disk at a time: it takes several in one go."""
 _SAMPLE = 1000
 _MAKING = f"{files_look.ASIDE}making"
 
@@ -154,18 +156,24 @@ def remove(run: Run, folder: Path | str | None = None) -> Removed:
     kept = store.folder / ROLLED_BACK
     kept.mkdir(mode=0o700, exist_ok=True)
     outcomes: Counter[str] = Counter()
+    done: list[dict[str, str]] = []
     size = 0
     with _refusing(run), production(run, folder or journal.directory) as place, Folder(kept) as back:
-        _clear(place, _aside(run))
-        for file in tuple(journal.files.values()):
-            outcome = _take_back(place, back, file)
-            outcomes[outcome] += 1
-            size += file.size if outcome == "back" else 0
-            if outcome != "changed":
-                journal.note(back=file.path)
-        for made in reversed(journal.folders):
-            if place.remove_folder(made):
-                journal.note(unmade=made)
+        for folder_of_ours, aside in ((place, _aside(run)), (back, _MAKING)):
+            _clear(folder_of_ours, aside)
+        back.make_folder(_MAKING)
+        waiting = iter(tuple(journal.files.values()))
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            while batch := list(islice(waiting, _BATCH)):
+                for file, outcome in zip(batch, _take_back(place, back, batch, pool), strict=True):
+                    outcomes[outcome] += 1
+                    size += file.size if outcome == "back" else 0
+                    if outcome != "changed":
+                        done.append({"back": file.path})
+                journal.note(*done)
+                done.clear()
+        _clear(back, _MAKING)
+        journal.note(*({"unmade": made} for made in reversed(journal.folders) if place.remove_folder(made)))
     return Removed(outcomes["back"], size, outcomes["changed"], outcomes["gone"])
 
 
@@ -226,7 +234,7 @@ class _Addition:
         self.place.make_folder(aside)
         waiting = iter(self.new)
         try:
-            with ThreadPoolExecutor(max(self.jobs, 1)) as pool:
+            with ThreadPoolExecutor(max(self.jobs, _WRITERS)) as pool:
                 while batch := list(islice(waiting, _BATCH)):
                     self._add(batch, aside, style, journal, pool)
         finally:
@@ -240,12 +248,16 @@ class _Addition:
         free = [file for file in batch if not self._is_there(file)]
         made = [f"{aside}/{number}" for number in range(len(free))]
         self.unowned += sum(pool.map(lambda file, name: self._write(file, name, style), free, made))
-        self._make_folders(free, journal)
-        journal.note(*({"file": f.path, "sha256": f.sha256, "size": str(f.size)} for f in free))
+        folders = self._missing_folders(free)
+        journal.note(
+            *({"made": folder} for folder in folders),
+            *({"file": f.path, "sha256": f.sha256, "size": str(f.size)} for f in free),
+        )
+        for folder in folders:
+            self._make_folder(folder)
         for file, name in zip(free, made, strict=True):
             self.place.put(name, file.path)
-        for parent in {str(PurePosixPath(file.path).parent) for file in free}:
-            self.place.sync(parent)
+        list(pool.map(self.place.sync, _parents([*folders, *(file.path for file in free)])))
 
     def _is_there(self, file: File) -> bool:
         state = state_of(self.place, file, self.progress)
@@ -279,54 +291,72 @@ class _Addition:
             os.fsync(copy.fileno())
         return unowned
 
-    def _make_folders(self, files: Iterable[File], journal: Journal) -> None:
-        """Make the folders that are missing, each noted before: they are removed again if they are empty then."""
-        for parent in sorted({p for file in files for p in PurePosixPath(file.path).parents}, key=lambda p: p.parts):
-            if parent.parts and self.place.status(str(parent)) is None:
-                journal.note(made=str(parent))
-                self.place.make_folder(str(parent))
-                above = self.place.path.stat()
-                if len(parent.parts) > 1:
-                    above = self.place.status(str(parent.parent)) or above
-                with suppress(OSError):
-                    self.place.own(str(parent), above.st_uid, above.st_gid, stat.S_IMODE(above.st_mode))
-                self.place.sync(str(parent.parent))
+    def _missing_folders(self, files: Iterable[File]) -> list[str]:
+        """Folders that are to be made, those above others first: they are removed again if they are empty then."""
+        wanted = sorted({p.parts for file in files for p in PurePosixPath(file.path).parents if p.parts})
+        paths = (str(PurePosixPath(*parts)) for parts in wanted)
+        missing: list[str] = []
+        for path in paths:
+            above = str(PurePosixPath(path).parent)
+            if above in missing or self.place.status(path) is None:
+                missing.append(path)
+        return missing
+
+    def _make_folder(self, path: str) -> None:
+        """Make a folder like the one in which it is."""
+        self.place.make_folder(path)
+        above = PurePosixPath(path).parent
+        like = (self.place.status(str(above)) if above.parts else None) or self.place.path.stat()
+        with suppress(OSError):
+            self.place.own(path, like.st_uid, like.st_gid, stat.S_IMODE(like.st_mode))
+
+
+def _parents(paths: Iterable[str]) -> set[str]:
+    return {str(PurePosixPath(path).parent) for path in paths}
 
 
 # Taking back
 
 
-def _take_back(place: Folder, back: Folder, file: File) -> str:
-    """Move one file: ``back``, or ``changed``, or ``gone``."""
+def _take_back(place: Folder, back: Folder, files: Sequence[File], pool: ThreadPoolExecutor) -> list[str]:
+    """Move files: each is ``back``, or ``changed``, or ``gone``. They are safe in the run's folder before one goes."""
+    states = list(pool.map(lambda numbered: _copy_back(place, back, *numbered), enumerate(files)))
+    ready = [
+        (number, file) for number, (file, state) in enumerate(zip(files, states, strict=True)) if state == "copied"
+    ]
+    for path in sorted({p.parts for _, file in ready for p in PurePosixPath(file.path).parents if p.parts}):
+        if back.status(str(PurePosixPath(*path))) is None:
+            back.make_folder(str(PurePosixPath(*path)))
+    for number, file in ready:
+        back.put(f"{_MAKING}/{number}", file.path)
+    list(pool.map(back.sync, _parents(file.path for _, file in ready)))
+    for file, state in zip(files, states, strict=True):
+        if state in ("copied", "kept"):
+            place.unlink(file.path)  # a power cut may undo this: what then is there again is harmless
+    return ["back" if state in ("copied", "kept", "back") else state for state in states]
+
+
+def _copy_back(place: Folder, back: Folder, number: int, file: File) -> str:
+    """Copy one file into the run's folder: ``copied``; or it is ``kept`` there and still in production's, ``back``
+    already, ``changed``, or ``gone``.
+    """
     try:
         before = place.status(file.path)
     except Astray:
         return "changed"
+    is_kept = state_of(back, file, Progress(0)) == "same"
     if before is None:
-        return "back" if state_of(back, file, Progress(0)) == "same" else "gone"
+        return "back" if is_kept else "gone"
     if not stat.S_ISREG(before.st_mode) or before.st_size != file.size:
         return "changed"
-    with suppress(FileNotFoundError):
-        back.unlink(_MAKING)
-    with place.read(file.path) as original, back.create(_MAKING) as copy:
+    with place.read(file.path) as original, back.create(f"{_MAKING}/{number}") as copy:
         same = digest(original, lambda _: None, copy) == file.sha256
         copy.flush()
         os.fsync(copy.fileno())
     after = place.status(file.path)
     if not same or after is None or _identity(after) != _identity(before):
-        back.unlink(_MAKING)
         return "changed"
-    if state_of(back, file, Progress(0)) != "same":
-        for parent in reversed(PurePosixPath(file.path).parents):
-            if parent.parts and back.status(str(parent)) is None:
-                back.make_folder(str(parent))
-        back.put(_MAKING, file.path)
-        back.sync(str(PurePosixPath(file.path).parent))
-    else:
-        back.unlink(_MAKING)
-    place.unlink(file.path)
-    place.sync(str(PurePosixPath(file.path).parent))
-    return "back"
+    return "kept" if is_kept else "copied"
 
 
 def _identity(info: os.stat_result) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ KEPT_FREE = 1 << 24
 """Bytes that are to stay free on production's disk."""
 
 _CHUNK = 1 << 20
+_SEEN = "production-seen"
+_SETTLED = 5 * 10**9
+"""Nanoseconds for which a file must have been left alone before its times are trusted."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,10 @@ def compare(run: Run, store: Attachments, place: Folder, jobs: int, on_progress:
     old = central.files if central is not None else ()
     new = new_files(store)
     progress = Progress(sum(f.size for f in (*old, *new)), on_progress)
+    seen = Seen(store, place)
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
-        states = list(pool.map(lambda file: state_of(place, file, progress), (*old, *new)))
+        states = list(pool.map(lambda file: state_of(place, file, progress, seen), (*old, *new)))
+    seen.save()
     before, after = states[: len(old)], states[len(old) :]
     known = {file.path for file in (*old, *new)}
     unknown = [path for path in _walk(place) if path not in known]
@@ -96,20 +102,67 @@ def compare(run: Run, store: Attachments, place: Folder, jobs: int, on_progress:
     )  # fmt: skip
 
 
-def state_of(place: Folder, file: File, progress: Progress) -> str:
-    """What is where a file belongs: ``same``, ``other``, ``free``, or ``astray`` if that is behind a link."""
+def state_of(place: Folder, file: File, progress: Progress, seen: Seen | None = None) -> str:
+    """What is where a file belongs: ``same``, ``other``, ``free``, or ``astray`` if that is behind a link.
+
+    :param seen: what need not be read again.
+    """
     try:
         info = place.status(file.path)
         if info is None:
             return "free"
         if not stat.S_ISREG(info.st_mode) or info.st_size != file.size:
             return "other"
+        if seen is not None and seen.knows(file, info):
+            progress.add(file.size)
+            return "same"
         with place.read(file.path) as found:
-            return "same" if digest(found, progress.add) == file.sha256 else "other"
+            same = digest(found, progress.add) == file.sha256
+        if same and seen is not None:
+            seen.note(file, info)
+        return "same" if same else "other"
     except Astray:
         return "astray"
     except PermissionError:
         return "other"
+
+
+class Seen:
+    """Files that an earlier look has found to be the same: whatever changes one since changes its inode, size or times.
+
+    So a rehearsal before the maintenance window (``--dry-run``) reads a large directory, and the promotion need not. A
+    file that was changed just before it was read is read again, as its times might not tell two changes apart; so is
+    every file where the system does not tell when a file was changed last (Windows).
+    """
+
+    def __init__(self, store: Attachments, place: Folder) -> None:
+        self._store = store
+        self._directory = str(place.path)
+        self._until = time.time_ns() - _SETTLED
+        path = store.folder / "state" / f"{_SEEN}.json"
+        kept = json.loads(path.read_bytes()) if path.exists() else {}
+        self._before: dict[str, list[int | str]] = kept["files"] if kept.get("directory") == self._directory else {}
+        self._now: dict[str, list[int | str]] = {}
+
+    def knows(self, file: File, info: os.stat_result) -> bool:
+        """Whether a file is still the one that was found to be the same."""
+        known = self._before.get(file.path) == self._identity(file, info)
+        if known:
+            self._now[file.path] = self._before[file.path]
+        return known
+
+    def note(self, file: File, info: os.stat_result) -> None:
+        """Remember one, as it was before it was read."""
+        if os.name == "posix" and max(info.st_mtime_ns, info.st_ctime_ns) < self._until:
+            self._now[file.path] = self._identity(file, info)
+
+    def save(self) -> None:
+        """Keep what was found."""
+        _write(self._store, _SEEN, {"directory": self._directory, "files": self._now})
+
+    @staticmethod
+    def _identity(file: File, info: os.stat_result) -> list[int | str]:
+        return [info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns, file.sha256]
 
 
 def _walk(place: Folder) -> Iterator[str]:

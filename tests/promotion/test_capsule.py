@@ -224,6 +224,14 @@ def test_the_undo_list_of_the_vendors_engine(
     done = capsule.undo_is_complete(production, candidate, run, PROFILE)
     assert done.listed > 100
 
+    values = next(undo_list.folder.glob("*-tb_envio_rnds.copy"))
+    kept = values.read_bytes()
+    values.write_bytes(kept[:-1])
+    with pytest.raises(PromotionRefused) as refused:  # a list that was changed tells nothing
+        capsule.undo_is_complete(production, candidate, run, PROFILE)
+    assert values.name in refused.value.details[0]
+    values.write_bytes(kept)
+
     (undo_list.folder / "undo.jsonl").unlink()
     with pytest.raises(PromotionRefused, match=r".") as refused:  # nobody can tell any more
         capsule.undo_is_complete(production, candidate, run, PROFILE)

@@ -167,6 +167,54 @@ def test_every_reason_at_once(run: Run, folder: Path) -> None:
     }  # fmt: skip
 
 
+def test_what_was_read_before_the_window_is_not_read_again(run: Run, folder: Path) -> None:
+    """But what was changed in between is, though its size and its time of modification are the same."""
+    state = run.folder / "attachments" / "state" / "production-seen.json"
+    assert files.check(run, folder) == ()
+    assert json.loads(state.read_text())["files"] == {}  # just made: their times are not trusted yet
+    time.sleep(5.2)
+    assert files.check(run, folder) == ()
+    kept = json.loads(state.read_text())
+    assert kept["files"].keys() == CENTRAL.keys()
+    changed = folder / "2" / "b.pdf"
+    before = changed.stat()
+    with changed.open("r+b") as file:
+        file.write(b"C")
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert changed.stat().st_size == before.st_size
+    assert changed.stat().st_mtime_ns == before.st_mtime_ns
+    assert len(files.check(run, folder)) == 1
+    assert files_look.look(run, folder).changed == 1
+    # What is kept is of this directory, and of what was delivered: another one is read.
+    other = _fill(run.folder.parent / "other", {**CENTRAL, "loose.txt": b"x"})
+    assert len(files.check(run, other)) == 1
+
+
+def test_seen_files_are_known_by_all_that_a_change_touches(run: Run, folder: Path) -> None:
+    store = Attachments(run.folder / "attachments")
+    (file,) = (f for f in store.merged() if f.path == "1/a.pdf")
+    time.sleep(5.2)
+    with Folder(folder) as place:
+        seen = files_look.Seen(store, place)
+        info = place.status(file.path)
+        assert info is not None
+        assert not seen.knows(file, info)
+        seen.note(file, info)
+        seen.save()
+        again = files_look.Seen(store, place)
+        assert again.knows(file, info)
+        again.save()
+        for touch in (
+            lambda path: path.chmod(0o600),
+            lambda path: path.touch(),
+            lambda path: (path.rename(path.with_name("x")), shutil.copy2(path.with_name("x"), path)),
+        ):
+            touch(folder / file.path)
+            info = place.status(file.path)
+            assert info is not None
+            assert not files_look.Seen(store, place).knows(file, info)
+
+
 def test_what_is_there_already_is_not_ours(run: Run, folder: Path) -> None:
     there = sorted(NEW)[:3]
     _fill(folder, {path: NEW[path] for path in there})
