@@ -41,6 +41,7 @@ from sandbox.attachments import Attachments
 from sandbox.carry import Carriage
 from sandbox.options import PEC, options_of
 from sandbox.preflight import Decisions, Preflight
+from sandbox.promotion import candidate
 from sandbox.promotion.external import OUTSIDE, ExternalServer
 from sandbox.rehearsal import Rehearsal, Source
 from sandbox.runs import Run
@@ -80,8 +81,7 @@ def merge_beside(
 ) -> None:
     """Merge the run's sources into a copy of production beside it, prove it, and leave only what belongs there.
 
-    :param database: what the new database is called. If it is there already it must be empty, and is taken; it may be
-        made anew, so that its OID is known only at the end.
+    :param database: what the new database is called; if a candidate of this run has that name, it is made anew.
     :param safety: a backup of production as it is now, known to be good.
     :param owner: who is to own everything; by default the owner of most of production's tables.
     :param jobs: sessions that work at once.
@@ -103,7 +103,9 @@ def merge_beside(
         server.destroy()
         again = _new_run(run)
         server.folder.mkdir(mode=0o700, exist_ok=True)
-        owner = owner or _owner_of(production)
+        if owner is None:
+            with production.connect() as conn:
+                owner = candidate.main_owner(conn)
         run.events.add(FOLDER, "begin", database=database)
         with reporter.step(text(pt="Conferir os backups", en="Check the backups")):
             backups = _inspect(run, again, safety, reporter)
@@ -186,17 +188,6 @@ def _inspect(run: Run, again: Run, safety: Path, reporter: Reporter) -> dict[str
         )
     again.save("inputs", found)
     return found
-
-
-def _owner_of(production: Production) -> str:
-    with production.connect() as conn:
-        row = conn.execute(
-            "SELECT pg_get_userbyid(relowner)::text FROM pg_class"
-            " WHERE relkind IN ('r', 'p') AND relnamespace NOT IN"
-            "       (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_' OR nspname = 'information_schema')"
-            " GROUP BY relowner ORDER BY count(*) DESC, 1 LIMIT 1"
-        ).fetchone()
-    return production.role if row is None else str(row[0])
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from merge.errors import PromotionRefused, PromotionRolledBack
 from sandbox import homolog, inputs
 from sandbox.console import Reporter
 from sandbox.options import Options
-from sandbox.promotion import repeat
+from sandbox.promotion import names, repeat
+from sandbox.promotion.beside import create_beside
 from sandbox.promotion.external import ExternalServer
 from sandbox.promotion.production import Production
 from sandbox.promotion.repeat import merge_beside
@@ -183,19 +184,20 @@ def test_it_comes_out_as_signed(
     assert not (shop.run.folder / repeat.FOLDER / "server").exists()
 
 
-def test_an_empty_database_is_taken(
+def test_a_candidate_of_the_run_is_made_anew(
     shop: Shop, live: ProductionServer, signed: Fingerprint, safety: Path, tmp_path: Path
 ) -> None:
-    """The very one, with its comment."""
-    oid = "SELECT oid, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
-    with live.connect("postgres") as conn:
-        conn.execute(f'CREATE DATABASE "{BESIDE}" OWNER {OWNER} TEMPLATE template0')
-        conn.execute(f"COMMENT ON DATABASE \"{BESIDE}\" IS 'to be filled'")
-        before = conn.execute(oid, [BESIDE]).fetchall()
+    """Whatever an interrupted promotion put in it; it is marked again as one that may be dropped."""
+    with Production(shop.dsn(), tmp_path / "making") as production:
+        create_beside(production, BESIDE, run_id=shop.run.id)
+    with live.connect(BESIDE) as inside:
+        inside.execute("CREATE TABLE half AS SELECT 1 AS one")
     _repeat(shop, safety, tmp_path)
     _is_candidate(live, signed)
     with live.connect("postgres") as conn:
-        assert conn.execute(oid, [BESIDE]).fetchall() == before
+        assert [(one.name, one.run_id, one.kind) for one in names.ours(conn)] == [
+            (BESIDE, shop.run.id, names.Kind.CANDIDATE)
+        ]
 
 
 def test_what_others_made_is_left(shop: Shop, live: ProductionServer, safety: Path, tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ def test_what_others_made_is_left(shop: Shop, live: ProductionServer, safety: Pa
         conn.execute(f'CREATE DATABASE "{BESIDE}" OWNER {OWNER} TEMPLATE template0')
         with live.connect(BESIDE) as inside:
             inside.execute("CREATE TABLE theirs AS SELECT 1 AS one")
-        with pytest.raises(PromotionRefused, match="not empty"):
+        with pytest.raises(PromotionRefused, match="did not make"):
             _repeat(shop, safety, tmp_path)
         with live.connect(BESIDE) as inside:
             assert inside.execute("SELECT one FROM theirs").fetchall() == [(1,)]
@@ -236,13 +238,19 @@ def test_only_ours_is_dropped(shop: Shop, live: ProductionServer, tmp_path: Path
                 lambda: server.settle(DATABASE, "homolog_source_1"),
                 lambda: server.hand_over(DATABASE, OWNER),
                 lambda: server.create_database(DATABASE, "homolog_source_1"),
+                lambda: server.copy_database("source_1", BESIDE),
             ):
                 with pytest.raises(PromotionRefused, match="not ours"):
                     attempt()
             server.create_database("source_1_data", "homolog_source_1")
             server.copy_database("source_1_data", BESIDE)
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                server.connect("source_1_data", "homolog_source_1").execute("COPY (SELECT 1) TO PROGRAM 'true'")
+            with pytest.raises(PromotionRefused, match="not ours"):
+                server.copy_database("source_1_data", DATABASE)
+            with (
+                server.connect("source_1_data", "homolog_source_1") as inside,
+                pytest.raises(psycopg.errors.InsufficientPrivilege),
+            ):
+                inside.execute("COPY (SELECT 1) TO PROGRAM 'true'")
             assert [name for name, _ in server.left()[0]] == [BESIDE, "source_1_data"]
             other = ExternalServer(production, tmp_path / "other", "another run", BESIDE)
             other.destroy()  # what was left by whichever run
