@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from merge import profile
+from merge import fingerprint, profile
 from merge.attachments import claims
 from merge.checks import CENTRAL
 from merge.errors import (
@@ -35,6 +35,7 @@ from merge.errors import (
     PromotionRolledBack,
     ProofFailed,
 )
+from merge.fingerprint import Fingerprint
 from merge.language import text
 from sandbox import carry, inputs, intake, preflight
 from sandbox.attachments import Attachments
@@ -43,7 +44,7 @@ from sandbox.options import PEC, options_of
 from sandbox.preflight import Decisions, Preflight
 from sandbox.promotion import candidate
 from sandbox.promotion.external import OUTSIDE, ExternalServer
-from sandbox.rehearsal import Rehearsal, Source
+from sandbox.rehearsal import CENTRAL_FINGERPRINT, Rehearsal, Source
 from sandbox.runs import Run
 
 if TYPE_CHECKING:
@@ -256,6 +257,23 @@ class _Repeat(Rehearsal):
     def carriage(self) -> Carriage:
         """What sees that attachments would get the places that they have."""
         return _Settled(self, self.signed)
+
+    def _keep_fingerprint(self) -> None:
+        """Keep what the central holds; it must be what the signed run began with, sequences included.
+
+        :raises PromotionRolledBack: it is not, so that the merge would come out otherwise.
+        """
+        super()._keep_fingerprint()
+        before, now = (Fingerprint.from_dict(run.load(CENTRAL_FINGERPRINT)) for run in (self.signed, self.run))
+        if unlike := fingerprint.differences(before, now, restored=True):
+            raise _failed(
+                text(
+                    pt="a produção não é o que a execução unificou",
+                    en="production is not what the run merged",
+                ),
+                [str(one) for one in unlike[:20]],
+                self.run.folder,
+            )
 
     def plan(self) -> tuple[Plan, Catalog]:
         """The catalog and the plan.
