@@ -12,7 +12,6 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +21,6 @@ from psycopg import conninfo, sql
 from merge.errors import PromotionRefused
 from merge.language import text
 from sandbox import throwaway
-from sandbox.command import LocalCommand
 from sandbox.promotion import beside, names
 from sandbox.server import ADMIN, Server
 
@@ -173,23 +171,17 @@ class ExternalServer(Server):
             conn.autocommit = autocommit
             return conn
         # Given here, as a PGPASSWORD of the caller would come before the passfile.
-        return super().connect(database, role, autocommit=autocommit, password=self._passwords()[role], **settings)
+        return super().connect(database, role, autocommit=autocommit, password=self._password(role), **settings)
 
     def tool(self, name: str, *args: str, database: str | None = None, role: str = ADMIN) -> Command:
         """A client program of production's major version, on this host."""
-        command = self.production.tool(name, *args, database=database)
         if role == ADMIN or database is None:
-            return command
-        assert isinstance(command, LocalCommand)
+            return self.production.tool(name, *args, database=database)
         ours = self._ours(role)
-        changed = {
-            "PGUSER": role,
-            "PGPASSFILE": ours["passfile"],
-            "PGOPTIONS": ours["options"],
-            "PGCLIENTENCODING": ours["client_encoding"],
-        }
-        kept = {key: value for key, value in command.env.items() if key != "PGPASSWORD"}
-        return replace(command, env={**kept, **changed})
+        variables = {
+            "PGUSER": role, "PGOPTIONS": ours["options"], "PGCLIENTENCODING": ours["client_encoding"]
+        }  # fmt: skip
+        return self.production.tool(name, *args, database=database, variables=variables, passfile=self._passfile(role))
 
     def path(self, path: Path) -> str:
         """How a file of this host is called for `tool`."""
@@ -226,10 +218,9 @@ class ExternalServer(Server):
     # Roles
 
     def set_password(self, role: str) -> str:
-        """Make a random password for `role` and keep it in the passfile."""
+        """Make a random password for `role` and keep it in a passfile of its own."""
         password = secrets.token_urlsafe(24)
-        kept = {**self._passwords(), role: password}
-        throwaway.write_private(self._passfile, "".join(f"*:*:*:{name}:{known}\n" for name, known in kept.items()))
+        throwaway.write_private(self._passfile(role), f"*:*:*:{role}:{password}\n")
         return password
 
     def renew_password(self, role: str) -> str:
@@ -385,21 +376,17 @@ class ExternalServer(Server):
 
     # Sessions
 
-    @property
-    def _passfile(self) -> Path:
-        return self.folder / "passfile"
+    def _passfile(self, role: str) -> Path:
+        return self.folder / f"{role}.pgpass"
 
-    def _passwords(self) -> dict[str, str]:
-        if not self._passfile.exists():
-            return {}
-        lines = (line.split(":") for line in self._passfile.read_text().splitlines())
-        return {parts[3]: parts[4] for parts in lines}
+    def _password(self, role: str) -> str:
+        return self._passfile(role).read_text().strip().rpartition(":")[2]
 
     def _ours(self, role: str) -> dict[str, str]:
         """What sessions of our roles have other than the operator's: what they have in the sandbox."""
         return {
             "user": role,
-            "passfile": str(self._passfile),
+            "passfile": str(self._passfile(role)),
             "client_encoding": "UTF8",
             "options": f"{throwaway.SESSION} {_session(self.production.version_num)}",
         }
