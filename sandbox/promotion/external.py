@@ -12,7 +12,6 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +21,7 @@ from psycopg import conninfo, sql
 from merge.errors import PromotionRefused
 from merge.language import text
 from sandbox import throwaway
-from sandbox.command import LocalCommand
+from sandbox.promotion import beside, names
 from sandbox.server import ADMIN, Server
 
 if TYPE_CHECKING:
@@ -67,18 +66,7 @@ _OURS_INSIDE = """
       JOIN ({ours}) r ON r.oid = c.relowner
      WHERE c.relkind = ANY(%s) AND (n.nspname ~ '^homolog|^src_[0-9]+$') = %s AND n.nspname !~ '^pg_' ORDER BY 1, 2
 """.replace("{ours}", _OURS)
-_ANYTHING = """
-    SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class WHERE oid >= 16384 AND relpersistence <> 't')
-        OR EXISTS (SELECT 1 FROM pg_catalog.pg_proc WHERE oid >= 16384)
-        OR EXISTS (SELECT 1 FROM pg_catalog.pg_type WHERE oid >= 16384)
-        OR EXISTS (SELECT 1 FROM pg_catalog.pg_largeobject_metadata)
-"""
 _SCHEMAS = "SELECT nspname::text FROM pg_catalog.pg_namespace WHERE nspname ~ '^homolog|^src_[0-9]+$' ORDER BY 1"
-_LIKE = """
-    SELECT pg_catalog.pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text, spcname::text{}
-      FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = dattablespace WHERE datname = %s
-"""
-
 _LATE_SECONDS = 60
 """How long the server may go on with a statement, such as CREATE DATABASE, of a process that was killed."""
 
@@ -93,7 +81,7 @@ class ExternalServer(Server):
     their own: `SET ROLE` would not hold code that resets it.
 
     :param run_id: whose roles it makes.
-    :param target: the database that is filled; it may be there already, empty.
+    :param target: the database that is filled; it is marked as the run's candidate (`sandbox.promotion.names`).
     :raises PromotionRefused: the operator's role is not superuser, or production is the target.
     """
 
@@ -183,23 +171,17 @@ class ExternalServer(Server):
             conn.autocommit = autocommit
             return conn
         # Given here, as a PGPASSWORD of the caller would come before the passfile.
-        return super().connect(database, role, autocommit=autocommit, password=self._passwords()[role], **settings)
+        return super().connect(database, role, autocommit=autocommit, password=self._password(role), **settings)
 
     def tool(self, name: str, *args: str, database: str | None = None, role: str = ADMIN) -> Command:
         """A client program of production's major version, on this host."""
-        command = self.production.tool(name, *args, database=database)
         if role == ADMIN or database is None:
-            return command
-        assert isinstance(command, LocalCommand)
+            return self.production.tool(name, *args, database=database)
         ours = self._ours(role)
-        changed = {
-            "PGUSER": role,
-            "PGPASSFILE": ours["passfile"],
-            "PGOPTIONS": ours["options"],
-            "PGCLIENTENCODING": ours["client_encoding"],
-        }
-        kept = {key: value for key, value in command.env.items() if key != "PGPASSWORD"}
-        return replace(command, env={**kept, **changed})
+        variables = {
+            "PGUSER": role, "PGOPTIONS": ours["options"], "PGCLIENTENCODING": ours["client_encoding"]
+        }  # fmt: skip
+        return self.production.tool(name, *args, database=database, variables=variables, passfile=self._passfile(role))
 
     def path(self, path: Path) -> str:
         """How a file of this host is called for `tool`."""
@@ -236,10 +218,9 @@ class ExternalServer(Server):
     # Roles
 
     def set_password(self, role: str) -> str:
-        """Make a random password for `role` and keep it in the passfile."""
+        """Make a random password for `role` and keep it in a passfile of its own."""
         password = secrets.token_urlsafe(24)
-        kept = {**self._passwords(), role: password}
-        throwaway.write_private(self._passfile, "".join(f"*:*:*:{name}:{known}\n" for name, known in kept.items()))
+        throwaway.write_private(self._passfile(role), f"*:*:*:{role}:{password}\n")
         return password
 
     def renew_password(self, role: str) -> str:
@@ -306,23 +287,25 @@ class ExternalServer(Server):
         return name in dict(self.left()[0])
 
     def create_database(self, name: str, owner: str) -> None:
-        """Make an empty database like production's, or take the target if it is there, and empty.
+        """Make an empty database; the target is made like production's, and anew if this run made it before.
 
         :raises PromotionRefused: another database has its name, or `owner` cannot log in to it.
         """
         identifier, role = sql.Identifier(name), sql.Identifier(owner)
         with self.connect(OUTSIDE) as conn:
             assert self._check_role(conn, owner), owner
-            there = conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is not None
-            if there and (name != self.target or not self._is_empty(name)):
-                raise _taken(name)
-            if there:
+            if name == self.target:
+                for one in names.ours(conn):
+                    if (one.name, one.run_id, one.kind) == (name, self.run_id, names.Kind.CANDIDATE):
+                        beside.drop_unfinished(self.production, one.oid, run_id=self.run_id)
+                beside.create_beside(self.production, name, run_id=self.run_id)
                 conn.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(identifier, role))
-            else:
+            else:  # for rows on their way
+                self._check_free(conn, name)
                 conn.execute(
-                    sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
-                        identifier, role, self._like(conn)
-                    )
+                    sql.SQL(
+                        "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
+                    ).format(identifier, role)
                 )
             conn.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(identifier))
         self._check_login(name, owner)
@@ -334,8 +317,7 @@ class ExternalServer(Server):
         """
         self._check_database(name)
         with self.connect(OUTSIDE) as conn:
-            if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [copy]).fetchone() is not None:
-                raise _taken(copy)
+            self._check_free(conn, copy)
         super().copy_database(name, copy)
 
     def drop_database(self, name: str) -> None:
@@ -370,31 +352,10 @@ class ExternalServer(Server):
         if not self.has_database(name):
             raise _taken(name)
 
-    def _is_empty(self, name: str) -> bool:
-        with self.connect(name) as conn:
-            return conn.execute(_ANYTHING.encode()).fetchone() == (False,)
-
-    def _like(self, conn: Connection) -> sql.Composed:
-        """Encoding, collation and tablespace of production's database, as options of CREATE DATABASE."""
-        version = conn.info.server_version
-        more = ""
-        if version >= 150000:
-            more += ", datlocprovider::text, " + ("datlocale" if version >= 170000 else "daticulocale")
-            more += ", daticurules" if version >= 160000 else ", NULL"
-        row = conn.execute(_LIKE.format(more).encode(), [self.production.database]).fetchone()
-        assert row is not None
-        encoding, collate, ctype, tablespace, *others = row
-        options = sql.SQL("ENCODING {} LC_COLLATE {} LC_CTYPE {} TABLESPACE {}").format(
-            sql.Literal(encoding), sql.Literal(collate), sql.Literal(ctype), sql.Identifier(tablespace)
-        )
-        if not others:
-            return options
-        provider, locale, rules = others
-        if provider == "c":
-            return options + sql.SQL(" LOCALE_PROVIDER libc")
-        name, option = {"i": ("icu", "ICU_LOCALE"), "b": ("builtin", "BUILTIN_LOCALE")}[provider]
-        options += sql.SQL(" LOCALE_PROVIDER {} {} {}").format(sql.SQL(name), sql.SQL(option), sql.Literal(locale))
-        return options + sql.SQL(" ICU_RULES {}").format(sql.Literal(rules)) if rules else options
+    @staticmethod
+    def _check_free(conn: Connection, name: str) -> None:
+        if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is not None:
+            raise _taken(name)
 
     def _check_login(self, name: str, owner: str) -> None:
         try:
@@ -415,21 +376,17 @@ class ExternalServer(Server):
 
     # Sessions
 
-    @property
-    def _passfile(self) -> Path:
-        return self.folder / "passfile"
+    def _passfile(self, role: str) -> Path:
+        return self.folder / f"{role}.pgpass"
 
-    def _passwords(self) -> dict[str, str]:
-        if not self._passfile.exists():
-            return {}
-        lines = (line.split(":") for line in self._passfile.read_text().splitlines())
-        return {parts[3]: parts[4] for parts in lines}
+    def _password(self, role: str) -> str:
+        return self._passfile(role).read_text().strip().rpartition(":")[2]
 
     def _ours(self, role: str) -> dict[str, str]:
         """What sessions of our roles have other than the operator's: what they have in the sandbox."""
         return {
             "user": role,
-            "passfile": str(self._passfile),
+            "passfile": str(self._passfile(role)),
             "client_encoding": "UTF8",
             "options": f"{throwaway.SESSION} {_session(self.production.version_num)}",
         }
@@ -472,8 +429,8 @@ def _in_batches(conn: Connection, statement: str, relations: list[tuple[Any, ...
 def _taken(name: str) -> PromotionRefused:
     return PromotionRefused(
         text(
-            pt=f"O banco {name}, de que a unificação precisa, já existe na produção e não é nosso, ou não está vazio.",
-            en=f"The database {name}, which the merge needs, exists in production and is not ours, or not empty.",
+            pt=f"O banco {name}, de que a unificação precisa, já existe na produção e não é nosso.",
+            en=f"The database {name}, which the merge needs, exists in production and is not ours.",
         ),
         next_step=text(
             pt="Nada foi apagado. Promova sem --mode repeat; ou dê outro nome a esse banco.",

@@ -17,6 +17,7 @@ from merge.language import text
 from sandbox.promotion import tools
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from sandbox.command import Command
@@ -167,13 +168,22 @@ class Production:
             ),
         )
 
-    def tool(self, name: str, *args: str, database: str | None = None) -> Command:
+    def tool(
+        self,
+        name: str,
+        *args: str,
+        database: str | None = None,
+        variables: Mapping[str, str] | None = None,
+        passfile: Path | None = None,
+    ) -> Command:
         """A client program (``pg_dump``, ``pg_restore``) of the server's own major version, told where to connect.
 
+        :param variables: of libpq, in the place of ours, e.g. ``PGUSER``; with a `passfile` of one line.
         :raises ConfigError: there is none, see `sandbox.promotion.tools`.
         """
-        env = {**_environment(self._parameters), "PGDATABASE": database or self.database}
-        return self._tools.command(name, args, env, self._passfile if self._passfile.exists() else None)
+        env = {**_environment(self._parameters), "PGDATABASE": database or self.database, **(variables or {})}
+        own = self._passfile if self._passfile.exists() else None
+        return self._tools.command(name, args, env, passfile or own)
 
     def path(self, path: Path) -> str:
         """How a file of this host is called for `tool`, which may also write beside it."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from merge import profile
+from merge import fingerprint, profile
 from merge.attachments import claims
 from merge.checks import CENTRAL
 from merge.errors import (
@@ -35,14 +35,16 @@ from merge.errors import (
     PromotionRolledBack,
     ProofFailed,
 )
+from merge.fingerprint import Fingerprint
 from merge.language import text
 from sandbox import carry, inputs, intake, preflight
 from sandbox.attachments import Attachments
 from sandbox.carry import Carriage
 from sandbox.options import PEC, options_of
 from sandbox.preflight import Decisions, Preflight
+from sandbox.promotion import candidate
 from sandbox.promotion.external import OUTSIDE, ExternalServer
-from sandbox.rehearsal import Rehearsal, Source
+from sandbox.rehearsal import CENTRAL_FINGERPRINT, Rehearsal, Source
 from sandbox.runs import Run
 
 if TYPE_CHECKING:
@@ -80,8 +82,7 @@ def merge_beside(
 ) -> None:
     """Merge the run's sources into a copy of production beside it, prove it, and leave only what belongs there.
 
-    :param database: what the new database is called. If it is there already it must be empty, and is taken; it may be
-        made anew, so that its OID is known only at the end.
+    :param database: what the new database is called; if a candidate of this run has that name, it is made anew.
     :param safety: a backup of production as it is now, known to be good.
     :param owner: who is to own everything; by default the owner of most of production's tables.
     :param jobs: sessions that work at once.
@@ -103,7 +104,9 @@ def merge_beside(
         server.destroy()
         again = _new_run(run)
         server.folder.mkdir(mode=0o700, exist_ok=True)
-        owner = owner or _owner_of(production)
+        if owner is None:
+            with production.connect() as conn:
+                owner = candidate.main_owner(conn)
         run.events.add(FOLDER, "begin", database=database)
         with reporter.step(text(pt="Conferir os backups", en="Check the backups")):
             backups = _inspect(run, again, safety, reporter)
@@ -188,17 +191,6 @@ def _inspect(run: Run, again: Run, safety: Path, reporter: Reporter) -> dict[str
     return found
 
 
-def _owner_of(production: Production) -> str:
-    with production.connect() as conn:
-        row = conn.execute(
-            "SELECT pg_get_userbyid(relowner)::text FROM pg_class"
-            " WHERE relkind IN ('r', 'p') AND relnamespace NOT IN"
-            "       (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_' OR nspname = 'information_schema')"
-            " GROUP BY relowner ORDER BY count(*) DESC, 1 LIMIT 1"
-        ).fetchone()
-    return production.role if row is None else str(row[0])
-
-
 @contextmanager
 def _alone(server: ExternalServer) -> Iterator[None]:
     """Keep other merges off the server; the lock goes with the session, however this process ends.
@@ -265,6 +257,23 @@ class _Repeat(Rehearsal):
     def carriage(self) -> Carriage:
         """What sees that attachments would get the places that they have."""
         return _Settled(self, self.signed)
+
+    def _keep_fingerprint(self) -> None:
+        """Keep what the central holds; it must be what the signed run began with, sequences included.
+
+        :raises PromotionRolledBack: it is not, so that the merge would come out otherwise.
+        """
+        super()._keep_fingerprint()
+        before, now = (Fingerprint.from_dict(run.load(CENTRAL_FINGERPRINT)) for run in (self.signed, self.run))
+        if unlike := fingerprint.differences(before, now, restored=True):
+            raise _failed(
+                text(
+                    pt="a produção não é o que a execução unificou",
+                    en="production is not what the run merged",
+                ),
+                [str(one) for one in unlike[:20]],
+                self.run.folder,
+            )
 
     def plan(self) -> tuple[Plan, Catalog]:
         """The catalog and the plan.

@@ -20,7 +20,8 @@ from merge.errors import PromotionRefused, PromotionRolledBack
 from sandbox import homolog, inputs
 from sandbox.console import Reporter
 from sandbox.options import Options
-from sandbox.promotion import repeat
+from sandbox.promotion import names, repeat
+from sandbox.promotion.beside import create_beside
 from sandbox.promotion.external import ExternalServer
 from sandbox.promotion.production import Production
 from sandbox.promotion.repeat import merge_beside
@@ -183,19 +184,20 @@ def test_it_comes_out_as_signed(
     assert not (shop.run.folder / repeat.FOLDER / "server").exists()
 
 
-def test_an_empty_database_is_taken(
+def test_a_candidate_of_the_run_is_made_anew(
     shop: Shop, live: ProductionServer, signed: Fingerprint, safety: Path, tmp_path: Path
 ) -> None:
-    """The very one, with its comment."""
-    oid = "SELECT oid, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
-    with live.connect("postgres") as conn:
-        conn.execute(f'CREATE DATABASE "{BESIDE}" OWNER {OWNER} TEMPLATE template0')
-        conn.execute(f"COMMENT ON DATABASE \"{BESIDE}\" IS 'to be filled'")
-        before = conn.execute(oid, [BESIDE]).fetchall()
+    """Whatever an interrupted promotion put in it; it is marked again as one that may be dropped."""
+    with Production(shop.dsn(), tmp_path / "making") as production:
+        create_beside(production, BESIDE, run_id=shop.run.id)
+    with live.connect(BESIDE) as inside:
+        inside.execute("CREATE TABLE half AS SELECT 1 AS one")
     _repeat(shop, safety, tmp_path)
     _is_candidate(live, signed)
     with live.connect("postgres") as conn:
-        assert conn.execute(oid, [BESIDE]).fetchall() == before
+        assert [(one.name, one.run_id, one.kind) for one in names.ours(conn)] == [
+            (BESIDE, shop.run.id, names.Kind.CANDIDATE)
+        ]
 
 
 def test_what_others_made_is_left(shop: Shop, live: ProductionServer, safety: Path, tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ def test_what_others_made_is_left(shop: Shop, live: ProductionServer, safety: Pa
         conn.execute(f'CREATE DATABASE "{BESIDE}" OWNER {OWNER} TEMPLATE template0')
         with live.connect(BESIDE) as inside:
             inside.execute("CREATE TABLE theirs AS SELECT 1 AS one")
-        with pytest.raises(PromotionRefused, match="not empty"):
+        with pytest.raises(PromotionRefused, match="did not make"):
             _repeat(shop, safety, tmp_path)
         with live.connect(BESIDE) as inside:
             assert inside.execute("SELECT one FROM theirs").fetchall() == [(1,)]
@@ -236,13 +238,19 @@ def test_only_ours_is_dropped(shop: Shop, live: ProductionServer, tmp_path: Path
                 lambda: server.settle(DATABASE, "homolog_source_1"),
                 lambda: server.hand_over(DATABASE, OWNER),
                 lambda: server.create_database(DATABASE, "homolog_source_1"),
+                lambda: server.copy_database("source_1", BESIDE),
             ):
                 with pytest.raises(PromotionRefused, match="not ours"):
                     attempt()
             server.create_database("source_1_data", "homolog_source_1")
             server.copy_database("source_1_data", BESIDE)
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                server.connect("source_1_data", "homolog_source_1").execute("COPY (SELECT 1) TO PROGRAM 'true'")
+            with pytest.raises(PromotionRefused, match="not ours"):
+                server.copy_database("source_1_data", DATABASE)
+            with (
+                server.connect("source_1_data", "homolog_source_1") as inside,
+                pytest.raises(psycopg.errors.InsufficientPrivilege),
+            ):
+                inside.execute("COPY (SELECT 1) TO PROGRAM 'true'")
             assert [name for name, _ in server.left()[0]] == [BESIDE, "source_1_data"]
             other = ExternalServer(production, tmp_path / "other", "another run", BESIDE)
             other.destroy()  # what was left by whichever run
@@ -289,17 +297,24 @@ def test_other_backups_are_refused(shop: Shop, live: ProductionServer, safety: P
         assert refused.value.details == (str(path),)
     finally:
         path.write_bytes(original)
-    live.make_database("wider")
-    fill_shop(live, "wider", "central", 3)
-    with live.connect("wider") as conn:
-        conn.execute("ALTER TABLE basket_basket ADD COLUMN more integer")
-    wider = dump(live, "wider", tmp_path / "wider.backup")
     with live.connect("postgres") as conn:
-        conn.execute("DROP DATABASE wider")
+        conn.execute(f"CREATE DATABASE moved TEMPLATE {DATABASE}")
+        with live.connect("moved") as inside:
+            inside.execute("SELECT nextval(pg_get_serial_sequence('basket_basket', 'id'))")
+        moved = dump(live, "moved", tmp_path / "moved.backup")
+        conn.execute("DROP DATABASE moved")
     with pytest.raises(PromotionRolledBack) as refused:
-        _repeat(shop, wider, tmp_path)
-    assert "plan" in str(refused.value.details)
+        _repeat(shop, moved, tmp_path)
+    assert "basket_basket_id_seq" in str(refused.value.details)
     assert not _has(live, BESIDE)
+    plan = shop.run.load("plan")
+    try:
+        shop.run.save("plan", {**plan, "scope": "less"})
+        with pytest.raises(PromotionRolledBack) as refused:
+            _repeat(shop, safety, tmp_path)
+        assert "plan" in str(refused.value.details)
+    finally:
+        shop.run.save("plan", plan)
 
 
 def test_too_few_locks(shop: Shop, signed: Fingerprint, safety: Path, tmp_path: Path) -> None:
@@ -400,7 +415,7 @@ def test_version_18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "intervalstyle": "sql_standard", "statement_timeout": "50", "idle_session_timeout": "50",
         "transaction_timeout": "50", "default_transaction_read_only": "on",
     }  # fmt: skip
-    for production in production_server(18):
+    for production in production_server(18, {"fsync": "off"}):
         with production.connect("postgres") as conn:
             conn.execute(f"DROP DATABASE {DATABASE}")
             conn.execute(
@@ -453,14 +468,11 @@ def test_synthetic_bases(server: Server, tmp_path: Path, monkeypatch: pytest.Mon
         assert result.status == "validated", result.problem
         signed, evidence = _signed(run), _evidence(run)
         assert signed.large_objects > 0
-        for production in production_server():
+        for production in production_server(settings={"fsync": "off"}):
             with Production(production.dsn(), tmp_path / "ours") as found:
-                restored = ("--no-owner", f"--role={OWNER}", f"--dbname={DATABASE}", str(central))
-                found.tool("pg_restore", *restored).run()
-                safety = dump(production, DATABASE, tmp_path / "safety.backup")
-                before = _of_others(production), _taken(production, DATABASE)
-                merge_beside(run, found, BESIDE, safety, Reporter(as_json=True))
-                assert (_of_others(production), _taken(production, DATABASE)) == before
+                before = _of_others(production)
+                merge_beside(run, found, BESIDE, central, Reporter(as_json=True))
+                assert _of_others(production) == before
             _is_candidate(production, signed)
             with production.connect(BESIDE) as conn:
                 assert conn.execute("SELECT 1 FROM pg_largeobject_metadata LIMIT 1").fetchone() == (1,)
