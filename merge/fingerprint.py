@@ -239,16 +239,14 @@ _TABLES = """
      WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND NOT {ours}
 """
 
-_ROWS = """
+_SUMS = """
     SELECT count(*), sum(('x' || left(h, 16))::bit(64)::bigint), sum(('x' || right(h, 16))::bit(64)::bigint)
-      FROM (SELECT md5(format('%s', r.*)) AS h FROM ONLY {table} r {blocks} OFFSET 0) hashed
+      FROM (SELECT md5(format({values})) AS h FROM {rows} OFFSET 0) hashed
 """
 """OFFSET 0 keeps the hash from being made twice. format() calls the output function of the row's type, and no cast."""
 
-_LARGE = """
-    SELECT count(*), sum(('x' || left(h, 16))::bit(64)::bigint), sum(('x' || right(h, 16))::bit(64)::bigint)
-      FROM (SELECT md5(format('%s:%s', m.oid, md5(lo_get(m.oid)))) AS h FROM pg_largeobject_metadata m OFFSET 0) hashed
-"""
+_ROWS = _SUMS.format(values="'%s', r.*", rows="ONLY {table} r {blocks}")
+_LARGE = _SUMS.format(values="'%s:%s', m.oid, md5(lo_get(m.oid))", rows="pg_largeobject_metadata m")
 
 
 def _parts(conn: Connection, version: int) -> list[_Part]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+import tempfile
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
@@ -18,7 +20,6 @@ from sandbox.promotion import tools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from sandbox.command import Command
     from sandbox.promotion.tools import Tools
@@ -69,7 +70,8 @@ class Production:
         """
         self._wanted_tools = tools
         self._scratch = scratch
-        self._passfile = scratch / "production.pgpass"
+        self._passfile: Path | None = None
+        self._password: dict[str, str] = {}
         try:
             with _first_connection(dsn) as conn:
                 self._look(conn)
@@ -78,13 +80,12 @@ class Production:
             raise
 
     def _look(self, conn: Connection) -> None:
-        if conn.info.password:
-            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._write_passfile(conn.info.password)
         self._parameters = _parameters(conn)
-        self._tls = conn.pgconn.ssl_in_use
-        if self._passfile.exists():
+        if conn.info.password:
+            self._password = {"password": conn.info.password}
+            self._passfile = self._write_passfile(conn.info.password)
             self._parameters["passfile"] = str(self._passfile)
+        self._tls = conn.pgconn.ssl_in_use
         self.host, self.port = conn.info.host or conn.info.hostaddr, conn.info.port
         self.database, self.role = conn.info.dbname, conn.info.user
         self.version_num = conn.info.server_version
@@ -118,7 +119,8 @@ class Production:
 
     def close(self) -> None:
         """Remove the passfile."""
-        self._passfile.unlink(missing_ok=True)
+        if self._passfile is not None:
+            self._passfile.unlink(missing_ok=True)
 
     @property
     def major(self) -> int:
@@ -139,7 +141,8 @@ class Production:
 
         Only ``pg_catalog`` is searched for names.
         """
-        conn = psycopg.connect(self.conninfo(database), autocommit=True)
+        # Told outright, as a PGPASSWORD of the caller would come before the passfile.
+        conn = psycopg.connect(self.conninfo(database), autocommit=True, **self._password)  # type: ignore[arg-type]
         try:
             settle(conn)
             conn.autocommit = autocommit
@@ -182,8 +185,7 @@ class Production:
         :raises ConfigError: there is none, see `sandbox.promotion.tools`.
         """
         env = {**_environment(self._parameters), "PGDATABASE": database or self.database, **(variables or {})}
-        own = self._passfile if self._passfile.exists() else None
-        return self._tools.command(name, args, env, passfile or own)
+        return self._tools.command(name, args, env, passfile or self._passfile)
 
     def path(self, path: Path) -> str:
         """How a file of this host is called for `tool`, which may also write beside it."""
@@ -198,11 +200,14 @@ class Production:
     def _tools(self) -> Tools:
         return tools.find(self.major, self._wanted_tools, tls=self._tls, run_id="production", scratch=self._scratch)
 
-    def _write_passfile(self, password: str) -> None:
+    def _write_passfile(self, password: str) -> Path:
+        """A passfile of its own, as others may be connected from the same folder."""
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix="production-", suffix=".pgpass", dir=self._scratch)  # 0600
         escaped = password.replace("\\", "\\\\").replace(":", "\\:")
-        descriptor = os.open(self._passfile, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(f"*:*:*:*:{escaped}\n")
+        return Path(name)
 
 
 def settle(conn: Connection) -> None:

@@ -32,7 +32,7 @@ def test_it_is_reached(production: ProductionServer, tmp_path: Path) -> None:
             assert (found.database, found.role, found.major) == (DATABASE, role, 16)
             assert found.is_superuser == (role != OWNER)
             assert production.password not in found.conninfo()
-            passfile = tmp_path / "production.pgpass"
+            (passfile,) = tmp_path.iterdir()
             assert passfile.stat().st_mode & 0o777 == 0o600
             dump = found.tool("pg_dump", "-Fc", "--schema-only").run().stdout
             assert dump.startswith(b"PGDMP")
@@ -109,11 +109,19 @@ def test_a_service_file(production: ProductionServer, tmp_path: Path, no_passfil
         f"password={production.password}\n"
     )
     no_passfile.setenv("PGSERVICEFILE", str(services))
+    no_passfile.setenv("PGPASSWORD", "that of some other server")
     with Production("service=muni", tmp_path / "x") as found:
         no_passfile.delenv("PGSERVICEFILE")
         services.unlink()
         assert (found.database, found.port) == (DATABASE, production.port)
         _used(found, production.password)
+
+
+def test_two_at_once_from_one_folder(production: ProductionServer, tmp_path: Path) -> None:
+    with Production(production.dsn(), tmp_path) as found:
+        Production(production.dsn(role=OWNER), tmp_path).close()
+        _used(found, production.password)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_hosts(production: ProductionServer, tmp_path: Path) -> None:
@@ -276,4 +284,4 @@ def test_a_standby_is_refused(tmp_path: Path) -> None:
             or "primary" in str(refused.value.next_step)
             or ("principal" in str(refused.value.next_step))
         )
-        assert not (tmp_path / "x" / "production.pgpass").exists()
+        assert list((tmp_path / "x").iterdir()) == []
