@@ -140,10 +140,17 @@ def is_frozen(run: Run) -> bool:
     frozen, path = load(run), run.folder / DUMP
     return (
         frozen.proofs == proofs(run)
+        and is_noted(run, frozen.sha256, frozen.fingerprint)
         and path.is_file()
         and path.stat().st_size == frozen.bytes
         and sha256(path) == frozen.sha256
     )
+
+
+def is_noted(run: Run, digest: str, of_content: str) -> bool:
+    """True if the log of the run says that this dump, with this fingerprint, was what it froze last."""
+    acts = [event for event in run.events.read() if event.get("audited") and event["event"] == "frozen"]
+    return bool(acts) and (acts[-1].get("sha256"), acts[-1].get("fingerprint")) == (digest, of_content)
 
 
 def proofs(run: Run) -> dict[str, str]:

@@ -259,6 +259,11 @@ def _unlike_dump(run: Run, said: Mapping[str, Any], deep: bool) -> Iterator[str]
     path = run.folder / freeze.DUMP
     if said["dump"] != freeze.DUMP or not path.is_file():
         yield text(pt="falta o dump do candidato", en="the candidate's dump is missing")
+    elif not freeze.is_noted(run, said["sha256"], said["fingerprint"]):
+        yield text(
+            pt="o dump do candidato não é o que o registro da execução diz que foi congelado",
+            en="the candidate's dump is not what the log of the run says was frozen",
+        )
     elif path.stat().st_size != said["bytes"] or (deep and freeze.sha256(path) != said["sha256"]):
         yield text(pt="o dump do candidato é outro", en="the candidate's dump is another")
 

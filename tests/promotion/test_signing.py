@@ -347,6 +347,14 @@ def test_a_quick_check_leaves_the_dump_alone(copy: Run, known: Path) -> None:
     assert manifest.verify(copy, known, deep=False) == ("the candidate's dump is another",)
 
 
+def test_a_dump_that_was_swapped_before_it_was_signed_is_found_out(copy: Run, known: Path) -> None:
+    """With all that says of it what it is: the log of the run knows what was frozen."""
+    assert freeze.is_frozen(copy)
+    _forge_all(copy)
+    assert not freeze.is_frozen(copy)
+    assert any("says was frozen" in problem for problem in manifest.verify(copy, known))
+
+
 @pytest.mark.parametrize("name", ["swapped dump", "plan", "forged manifest", "edited log"])
 def test_the_second_signs_only_what_holds(copy: Run, known: Path, name: str) -> None:
     for path in copy.folder.glob("manifest.approver.*"):
