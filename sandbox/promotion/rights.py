@@ -153,7 +153,7 @@ def _missing(conn: Connection, production: Production) -> Iterator[str]:
     row = conn.execute(
         "SELECT r.rolcreatedb, r.rolcreaterole, pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'),"
         " t.spcname::text, pg_catalog.has_tablespace_privilege(t.oid, 'CREATE') OR d.dattablespace ="
-        " (SELECT dattablespace FROM pg_catalog.pg_database WHERE datname = 'template1')"
+        " (SELECT dattablespace FROM pg_catalog.pg_database WHERE datname = 'template0')"
         " FROM pg_catalog.pg_roles r, pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t"
         " ON t.oid = d.dattablespace WHERE r.rolname = session_user AND d.datname = pg_catalog.current_database()"
     ).fetchone()
