@@ -152,7 +152,8 @@ def test_all_of_it_is_put_back(server: ProductionServer, tmp_path: Path) -> None
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 each.execute("SELECT * FROM public.visits")  # the schema is closed to PUBLIC
     with server.connect("postgres") as conn:
-        conn.execute('DROP DATABASE esus; ALTER DATABASE "before" RENAME TO esus')
+        conn.execute("DROP DATABASE esus")
+        conn.execute('ALTER DATABASE "before" RENAME TO esus')
 
 
 LISTED = "(SELECT array_agg(a::text ORDER BY a::text) FROM unnest({}) a)"
