@@ -37,9 +37,9 @@ def create_beside(production: Production, name: str, *, run_id: str, like: str |
         except LookupError:
             raise _no_such(like or production.database) from None
         if (oid := _left_empty(production, conn, name)) is None:
+            bare = belongings.properties(conn, "template0")
             try:
-                template = belongings.properties(conn, "template0")
-                conn.execute(_create(name, model, template, production.version_num))
+                conn.execute(_create(name, model, bare, production.version_num))
             except errors.DuplicateDatabase:
                 raise _taken(name) from None
             except psycopg.Error as ex:
@@ -139,7 +139,7 @@ def _left_empty(production: Production, conn: Connection, name: str) -> int | No
     return oid
 
 
-def _create(name: str, like: Properties, template: Properties, version: int) -> sql.Composed:
+def _create(name: str, like: Properties, bare: Properties, version: int) -> sql.Composed:
     options: list[tuple[str, sql.Composable]] = [
         ("OWNER", sql.Identifier(like.owner)),
         ("TEMPLATE", sql.Identifier("template0")),
@@ -153,7 +153,7 @@ def _create(name: str, like: Properties, template: Properties, version: int) -> 
         if like.rules is not None:
             values.append(("ICU_RULES", like.rules))
     options += [(option, sql.Literal(value)) for option, value in values]
-    if like.tablespace != template.tablespace:  # to name the template's own takes a right that few have
+    if like.tablespace != bare.tablespace:  # which needs a right of its own, also if it is where it would be anyhow
         options.append(("TABLESPACE", sql.Identifier(like.tablespace)))
     parts = [sql.SQL("{} = {}").format(sql.SQL(option), value) for option, value in options]
     return sql.SQL("CREATE DATABASE {} WITH {}").format(sql.Identifier(name), sql.SQL(" ").join(parts))

@@ -87,7 +87,9 @@ def _owners(conn: Connection, wanted: Belongings, found: Belongings) -> Iterator
 def _privileges(conn: Connection, wanted: Belongings, found: Belongings) -> Iterator[_Statements]:
     yield "database, grants", tuple(database_grants(_database(conn), wanted.database, found.database))
     mine, theirs = _both(found, wanted)
-    for key in {**theirs, **mine}:
+    for key in sorted(
+        {**theirs, **mine}, key=lambda key: key[2] is not None
+    ):  # what is taken from a table, its columns lose
         thing = theirs.get(key) or mine[key]
         before, after = mine.get(key), theirs.get(key)
         if before is None and not thing.system and thing.column is None:
