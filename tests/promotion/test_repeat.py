@@ -260,6 +260,24 @@ def test_only_ours_is_dropped(shop: Shop, live: ProductionServer, tmp_path: Path
             conn.execute("DROP DATABASE source_1")
 
 
+def test_roles_that_cannot_log_in_are_told(shop: Shop, live: ProductionServer, safety: Path, tmp_path: Path) -> None:
+    """As where pg_hba.conf names the roles that may come; which line it lacks is said, and nothing is left."""
+    rules = live.folder / "data" / "pg_hba.conf"
+    before = rules.read_text()
+    try:
+        rules.write_text(f"host all /^homolog_ 127.0.0.1/32 reject\n{before}")
+        with live.connect("postgres") as conn:
+            conn.execute("SELECT pg_reload_conf()")
+        with pytest.raises(PromotionRefused, match="homolog_central") as refused:
+            _repeat(shop, safety, tmp_path)
+        assert "host all /^homolog_" in str(refused.value.next_step)
+        assert not _has(live, BESIDE)
+    finally:
+        rules.write_text(before)
+        with live.connect("postgres") as conn:
+            conn.execute("SELECT pg_reload_conf()")
+
+
 @pytest.mark.usefixtures("live")
 def test_who_cannot_do_it_is_told(shop: Shop, safety: Path, tmp_path: Path) -> None:
     """The owner, who is no superuser; production itself; a second one at the same time; a run that PEC merged."""
