@@ -97,3 +97,20 @@ def test_there_and_back_and_there_again(signed: Shop, tmp_path: Path) -> None:
         gone = keeping.discard(run, production, last.rollback.kept, shop.reporter)
     assert gone == last.rollback.kept
     assert databases(shop) == names | {back.rollback.kept}
+
+
+def test_the_merge_is_repeated_in_production(signed: Shop) -> None:
+    """The guide's other model: on a copy beside production, with the same result, and the same swap."""
+    before, names = content(signed), databases(signed)
+    candidate = Fingerprint.from_dict(signed.run.load("candidate-fingerprint"))
+    journal = promote.promote(signed.run, asked(signed, mode="repeat"), signed.reporter)
+    assert fingerprint.differences(candidate, content(signed)) == ()
+    assert fingerprint.differences(before, content(signed, journal.kept)) == ()
+    assert databases(signed) == names | {journal.kept}
+    with signed.production.connect() as conn:
+        assert conn.execute("SELECT count(*) FROM pg_roles WHERE rolname ~ '^homolog'").fetchone() == (0,)
+        assert conn.execute("SELECT count(*) FROM pg_namespace WHERE nspname ~ '^(homolog|src_)'").fetchone() == (0,)
+    back = rollback.rollback(signed.run, rollback.Asked(signed.dsn(), DATABASE), signed.reporter)
+    assert back.rollback is not None
+    assert back.rollback.written == {}
+    assert fingerprint.differences(before, content(signed)) == ()
