@@ -430,8 +430,8 @@ def test_version_18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOMOLOG_LANG", "pt")
     settings = {
         "datestyle": "sql, dmy", "timezone": "America/Sao_Paulo", "extra_float_digits": "-3", "bytea_output": "escape",
-        "intervalstyle": "sql_standard", "statement_timeout": "50", "idle_session_timeout": "50",
-        "transaction_timeout": "50", "default_transaction_read_only": "on",
+        "intervalstyle": "sql_standard", "statement_timeout": "50", "idle_session_timeout": "2000",
+        "transaction_timeout": "2000", "default_transaction_read_only": "on",
     }  # fmt: skip
     for production in production_server(18, {"fsync": "off"}):
         with production.connect("postgres") as conn:
