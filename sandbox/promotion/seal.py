@@ -109,7 +109,17 @@ def seal(
     :raises ConfigError: there is no room, or the archive cannot be used.
     """
     items = _items(run, central=central)
-    archive.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        archive.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (archive / run.id).mkdir(mode=0o700, exist_ok=True)
+    except OSError as ex:
+        raise ConfigError(
+            text(
+                pt=f"A pasta do arquivo não serve: {ex.strerror}.",
+                en=f"The archive's folder will not do: {ex.strerror}.",
+            ),
+            evidence=archive,
+        ) from None
     with exclusive(archive / ".lock"):
         waiting = [item for item in items if not _is_there(run, archive, item)]
         _check_there(waiting)
@@ -268,9 +278,7 @@ class _Measured(io.BufferedIOBase):
 def _seal(run: Run, archive: Path, item: _Item, identity: pyrage.x25519.Identity, on_progress: Progress) -> None:
     """Seal one item under another name, open it, list it, and give it its name."""
     recipient = identity.to_public()
-    folder = archive / run.id
-    folder.mkdir(mode=0o700, exist_ok=True)
-    path = _free(folder / item.name)
+    path = _free(archive / run.id / item.name)
     making = path.with_name(path.name + _MAKING)
     making.unlink(missing_ok=True)  # of one that was killed, and is not listed
     total = 2 * _size(item.path)
@@ -317,7 +325,7 @@ def _seal(run: Run, archive: Path, item: _Item, identity: pyrage.x25519.Identity
         by=events.operator(),
         keep_until=_later(now.date()).isoformat(),
     )
-    _list(archive, (*catalogue(archive), one))
+    _list(archive, (*(known for known in catalogue(archive) if known.file != one.file), one))  # which was gone
     making.rename(path)
 
 

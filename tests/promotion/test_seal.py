@@ -70,7 +70,7 @@ def _directory_backup(shop: Shop, folder: Path) -> None:
     from sandbox.promotion.production import Production
 
     with Production(shop.dsn(database="north"), folder.parent / "dsn") as server:
-        server.tool("pg_dump", "--format=directory", "--table=catalogue_*", f"--file={folder}").run()
+        server.tool("pg_dump", "--format=directory", "--table=public.catalogue_*", f"--file={folder}").run()
 
 
 def _open(path: Path, identity: pyrage.x25519.Identity) -> bytes:
@@ -293,6 +293,21 @@ def test_one_that_was_killed_after_listing_gets_its_name(
     path.rename(path.with_name(path.name + ".making"))
     assert seal.seal(run, archive, identity, REPORTER)[0] == backup
     assert seal.check(archive, identity, REPORTER) == ()
+
+
+def test_one_that_was_removed_is_put_away_again(run: Run, tmp_path: Path, identity: pyrage.x25519.Identity) -> None:
+    archive = tmp_path / "archive"
+    first = seal.seal(run, archive, identity, REPORTER)
+    (archive / first[0].file).unlink()
+    again = seal.seal(run, archive, identity, REPORTER)
+    assert sorted(one.file for one in again) == sorted(one.file for one in first)
+    assert seal.check(archive, identity, REPORTER) == ()
+
+
+def test_a_place_that_is_no_folder_is_refused(run: Run, tmp_path: Path, identity: pyrage.x25519.Identity) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="will not do"):
+        seal.seal(run, tmp_path / "file" / "archive", identity, REPORTER)
 
 
 def test_twenty_years_from_a_leap_day() -> None:
