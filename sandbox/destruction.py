@@ -12,7 +12,6 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -21,7 +20,7 @@ from merge.errors import ConfigError, HomologationError, PromotionRefused
 from merge.language import text
 from sandbox import carry, embedded, images, labelled
 from sandbox.attachments import Attachments
-from sandbox.events import account, operator
+from sandbox.events import account, now, operator
 from sandbox.pec import alternate
 from sandbox.pec.compose import PART
 from sandbox.promotion import after
@@ -139,7 +138,7 @@ def _begin(run: Run, server: Server | None) -> Destruction:
     """Write down what is about to be removed, with what earlier attempts were about to."""
     user = account()
     things = tuple(_stock(run, server))
-    record = Destruction(run.id, operator(), user, _now(), 1, things, tuple(_elsewhere(run)))
+    record = Destruction(run.id, operator(), user, now(), 1, things, tuple(_elsewhere(run)))
     if run.has(FILE):
         before = run.load(FILE)
         known = {(kept["kind"], kept["name"]): Thing(**kept) for kept in before["removed"]}
@@ -155,7 +154,7 @@ def _conclude(run: Run, record: Destruction, server: Server | None) -> Path:
     ):
         after.mark(run, "I-10", by=record.by, evidence=f"{FILE}.json")
     run.note(destroyed=True)
-    run.save(FILE, replace(record, ended=_now(), evidence=tuple(_evidence(run))))
+    run.save(FILE, replace(record, ended=now(), evidence=tuple(_evidence(run))))
     path = run.folder / f"{FILE}.json"
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     run.attest(
@@ -254,7 +253,3 @@ def _size(folder: Path) -> int:
 def _promotion(run: Run) -> dict[str, Any]:
     kept: dict[str, Any] = run.load(after.PROMOTION) if run.has(after.PROMOTION) else {}
     return kept
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -69,7 +69,7 @@ class Events:
             last = _last_line(descriptor)
             cut = last is not None and not last.endswith(b"\n") and _event(last) is None
             line = {
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "time": now(),
                 "monotonic": round(time.monotonic(), 3),
                 "pid": os.getpid(),
                 "who": redact(operator()),
@@ -135,6 +135,11 @@ class Events:
             return []
         with self.path.open("rb") as file:
             return list(file)
+
+
+def now() -> str:
+    """This moment, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def operator() -> str:

@@ -214,7 +214,6 @@ def _create_extensions(server: Server, backup: Backup, database: str, owner: str
     wanted = [(name, schema) for name, schema in backup.extensions if name != "plpgsql"]
     if not wanted:
         return set()
-    made = set()
     with server.connect(database) as conn:
         available = {name for (name,) in conn.execute("SELECT name FROM pg_available_extensions")}
         missing = sorted({name for name, _ in wanted} - (available & _TRUSTED))
@@ -230,19 +229,33 @@ def _create_extensions(server: Server, backup: Backup, database: str, owner: str
                     en="Use --server docker, or --binaries with the folder of a full PostgreSQL.",
                 ),
             )
-        for name, schema in wanted:
-            if schema not in ("public", "pg_catalog"):
-                made.add(schema)
-                conn.execute(
-                    sql.SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}").format(
-                        sql.Identifier(schema), sql.Identifier(owner)
-                    )
-                )
+        return make_extensions(conn, wanted, owner)
+
+
+def make_extensions(
+    conn: psycopg.Connection[tuple[Any, ...]], wanted: Iterable[tuple[str, str]], owner: str
+) -> set[str]:
+    """Make extensions, and the schemas that they are in; return those schemas.
+
+    :param wanted: name and schema of each; ``plpgsql`` is there.
+    :param owner: of the schemas that have to be made.
+    """
+    made = set()
+    for name, schema in wanted:
+        if name == "plpgsql":
+            continue
+        if schema not in ("public", "pg_catalog"):
+            made.add(schema)
             conn.execute(
-                sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {} CASCADE").format(
-                    sql.Identifier(name), sql.Identifier(schema)
+                sql.SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}").format(
+                    sql.Identifier(schema), sql.Identifier(owner)
                 )
             )
+        conn.execute(
+            sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {} CASCADE").format(
+                sql.Identifier(name), sql.Identifier(schema)
+            )
+        )
     return made
 
 

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from merge.errors import ConfigError
 from merge.language import text
 from sandbox import audit
-from sandbox.events import Events
+from sandbox.events import Events, now
 from sandbox.lock import LOCKED_BYTE
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Run:
             ) from None
         run = cls(folder)
         run.lock()
-        run.save("run", {"run_id": name, "created": _now(), "asked": asked, "done": {}})
+        run.save("run", {"run_id": name, "created": now(), "asked": asked, "done": {}})
         return run
 
     @classmethod
@@ -140,7 +140,7 @@ class Run:
                 next_step=text(pt="Espere que ele termine.", en="Wait for it to end."),
             ) from None
         file.truncate(0)
-        file.write(f"pid {os.getpid()}, {_now()}\n")
+        file.write(f"pid {os.getpid()}, {now()}\n")
         file.flush()
         self._lock = file
 
@@ -248,10 +248,6 @@ class Run:
 
     def _update(self, **values: Any) -> None:
         self.save("run", {**self.load("run"), **values})
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _plain(value: Any) -> Any:

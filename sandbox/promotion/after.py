@@ -7,13 +7,13 @@ it is rolled back and made again, the list begins anew. Who marked is named, in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from merge.errors import BlockedError, ConfigError
 from merge.language import text
 from sandbox import inputs
-from sandbox.events import redact
+from sandbox.events import now, redact
 from sandbox.options import options_of
 from sandbox.promotion import after_list
 
@@ -169,7 +169,7 @@ def mark(
     # An address may look like a document, so what was probed is not redacted; nobody typed anything else there.
     tried = f"{probed.host}:{probed.port} {probed.answer} {probed.at}" if probed is not None else ""
     seen = "; ".join(filter(None, (redact(evidence), tried)))
-    made = Mark(item, source, state, by.strip(), _now(), promoted, redact(note.strip()), seen)  # type: ignore[arg-type]
+    made = Mark(item, source, state, by.strip(), now(), promoted, redact(note.strip()), seen)  # type: ignore[arg-type]
     run.save(FILE, {"marks": [*marks_of(run), made]})
     run.events.add("after", "marked", item=item, source=source, state=state, by=made.by)
     return made
@@ -194,7 +194,7 @@ def accept(run: Run, by: str) -> Accepted:
             next_step=f"invoke after --run {run.id} --mark {left[0].item.id} --by …",
         )
     warned = tuple(one.name for one in standing(run) if one.state in ("open", "problem"))
-    accepted = Accepted(by.strip(), _now(), promoted, warned)
+    accepted = Accepted(by.strip(), now(), promoted, warned)
     run.note(accepted={"by": accepted.by, "at": accepted.at, "promotion": promoted, "left": list(warned)})
     run.events.add("after", "accepted", by=accepted.by, left=list(warned))
     return accepted
@@ -263,7 +263,3 @@ def _demand_promoted(run: Run) -> str:
 def _promotion(run: Run) -> dict[str, Any]:
     kept: dict[str, Any] = run.load(PROMOTION) if run.has(PROMOTION) else {}
     return kept
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

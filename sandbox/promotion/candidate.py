@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import sql
 
 from merge.errors import PromotionRolledBack
 from merge.language import text
@@ -45,7 +44,8 @@ def restore_beside(
     :param size: bytes that the database will have, for the progress.
     :raises PromotionRolledBack: an error stopped it; production was not touched.
     """
-    schemas = _create_extensions(production, database, owner, extensions)
+    with production.connect(database) as conn:
+        schemas = restore.make_extensions(conn, extensions, owner)
     entries = [e for e in archives.read(dump) if restore.is_wanted(e, Content.ALL, schemas)]
     options = ["--no-owner", "--no-privileges", "--no-tablespaces", "--exit-on-error", f"--jobs={jobs}"]
     with (
@@ -94,29 +94,6 @@ def oid_of(conn: Connection, database: str) -> int:
     row = conn.execute("SELECT oid::bigint FROM pg_database WHERE datname = %s", [database]).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def _create_extensions(
-    production: Production, database: str, owner: str, extensions: tuple[tuple[str, str], ...]
-) -> set[str]:
-    made = set()
-    with production.connect(database) as conn:
-        for name, schema in extensions:
-            if name == "plpgsql":
-                continue
-            if schema not in ("public", "pg_catalog"):
-                made.add(schema)
-                conn.execute(
-                    sql.SQL("CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}").format(
-                        sql.Identifier(schema), sql.Identifier(owner)
-                    )
-                )
-            conn.execute(
-                sql.SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {} CASCADE").format(
-                    sql.Identifier(name), sql.Identifier(schema)
-                )
-            )
-    return made
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -109,8 +108,3 @@ def put_aside(run: Run) -> int:
         done += 1
         (run.folder / f"{FILE}.json").rename(run.folder / f"{FILE}-{done}.json")
     return done
-
-
-def now() -> str:
-    """This moment, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -18,7 +18,7 @@ from merge.errors import BlockedError, HomologationError, PromotionRefused, Prom
 from merge.fingerprint import Fingerprint
 from merge.language import text
 from sandbox import homolog, words
-from sandbox.events import operator
+from sandbox.events import now, operator
 from sandbox.promotion import (
     belongings,
     beside,
@@ -35,7 +35,7 @@ from sandbox.promotion.attempt import Attempt
 from sandbox.promotion.dump import dump
 from sandbox.promotion.entry import FOLDER, alone, confirm, told
 from sandbox.promotion.guard import WriteGuard
-from sandbox.promotion.journal import Journal, now, put_aside
+from sandbox.promotion.journal import Journal, put_aside
 from sandbox.promotion.probing import probe
 from sandbox.promotion.production import Production
 from sandbox.promotion.put_back import put_back

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from merge.errors import ConfigError, PromotionRefused
 from merge.language import counted, text
-from sandbox.events import operator
+from sandbox.events import now, operator
 from sandbox.promotion import candidate, entry, files, names, refusals, rights, written
 from sandbox.promotion.guard import WriteGuard
-from sandbox.promotion.journal import Journal, Rollback, now
+from sandbox.promotion.journal import Journal, Rollback
 from sandbox.promotion.probing import probe
 from sandbox.promotion.production import Production
 from sandbox.promotion.swap import Standing, standing, swap

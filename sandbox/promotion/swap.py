@@ -31,7 +31,6 @@ import select
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -40,6 +39,7 @@ from psycopg import sql
 
 from merge.errors import ConfigError, HomologationError, PromotionRefused, PromotionRolledBack
 from merge.language import text
+from sandbox.events import now
 from sandbox.promotion import names
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class _Turn:
         )
         swapped = Swapped(
             these.live, these.kept, these.candidate_oid, these.live_oid,
-            round(time.monotonic() - start, 3), len(self._ended), _now(), answered=False,
+            round(time.monotonic() - start, 3), len(self._ended), now(), answered=False,
         )  # fmt: skip
         problem: psycopg.Error | KeyboardInterrupt | None = None
         try:
@@ -265,7 +265,7 @@ class _Turn:
             raise problem  # the server says that it did not
         if problem is not None or status != psycopg.pq.TransactionStatus.IDLE:
             raise _Unanswered(swapped)
-        return replace(swapped, login_wait=round(time.monotonic() - start, 3), at=_now(), answered=True)
+        return replace(swapped, login_wait=round(time.monotonic() - start, 3), at=now(), answered=True)
 
     def give_up(self) -> None:
         """Have A roll back at once, also if it is waiting: it does not notice by itself that we are gone."""
@@ -394,10 +394,6 @@ def _found_out(production: Production, these: _Names, swapped: Swapped, limits: 
     if found is Standing.OLD:
         raise _rolled_back(text(pt="A ligação com o servidor caiu.", en="The connection to the server was lost."))
     raise _unknown(these.live)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _reason(ex: psycopg.Error) -> str:
