@@ -160,9 +160,10 @@ def test_a_client_that_hangs_between_is_not_waited_for(pair: Pair, monkeypatch: 
         return sql.SQL("SELECT 1")
 
     with pair.production() as production, WriteGuard(production) as guard, Prober(pair) as prober:
-        with monkeypatch.context() as patch, pytest.raises(PromotionRolledBack):
-            patch.setattr("sandbox.promotion.swap._comment", hang)
+        monkeypatch.setattr("sandbox.promotion.swap._comment", hang)
+        with pytest.raises(PromotionRolledBack):
             pair.swap(production, guard)
+        monkeypatch.undo()
     assert prober.longest < SECONDS
     assert settled(pair) is Standing.OLD
     afterwards(pair)
