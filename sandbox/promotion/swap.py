@@ -245,18 +245,18 @@ class _Turn:
         self._ended.clear()
         start = time.monotonic()
         self._take(these.live_oid, these.live, these.kept, guard, limits.rename, limits.finish)
-        self._send(
-            _rename(these.aside, these.live),
-            _comment(these.live, these.live_comment),
-            _comment(these.kept, names.mark(run_id, names.Kind.KEPT)),
-            sql.SQL("COMMIT"),
-        )
         swapped = Swapped(
             these.live, these.kept, these.candidate_oid, these.live_oid,
             round(time.monotonic() - start, 3), len(self._ended), now(), answered=False,
         )  # fmt: skip
         problem: psycopg.Error | KeyboardInterrupt | None = None
         try:
+            self._send(
+                _rename(these.aside, these.live),
+                _comment(these.live, these.live_comment),
+                _comment(these.kept, names.mark(run_id, names.Kind.KEPT)),
+                sql.SQL("COMMIT"),
+            )
             self._result(time.monotonic() + limits.answer / 1000)
         except (psycopg.Error, KeyboardInterrupt) as ex:  # it is done or not, and the operator has to be told which
             problem = ex

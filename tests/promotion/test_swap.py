@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from merge.errors import HomologationError, PromotionRefused, PromotionRolledBack
 from sandbox.promotion import names
@@ -126,6 +128,51 @@ def test_sessions_that_cannot_be_ended_undo_it(pair: Pair) -> None:
         guard.check()  # the guard has not left: it may be tried again
         pair.swap(production, guard)
     assert pair.content() == "new"
+
+
+def test_a_client_that_hangs_is_not_waited_for(pair: Pair, tmp_path: Path) -> None:
+    """Neither before the databases are renamed nor after: the server itself ends what keeps logins waiting."""
+    with (
+        pair.server.connect(pair.name),  # a superuser is inside: the owner's swap has to wait
+        Prober(pair) as prober,
+        subprocess.Popen(swapper(pair, tmp_path, "kept", OWNER), stdout=subprocess.PIPE, text=True) as process,
+        pair.server.connect("postgres") as conn,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == "locked\n":
+                break
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and not conn.execute(LOCKED, [pair.old]).fetchone():
+            pass
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.kill()
+    assert prober.longest < SECONDS
+    assert settled(pair) is Standing.OLD
+
+
+def test_a_client_that_hangs_between_is_not_waited_for(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With production renamed away, and the candidate not yet in its place."""
+
+    def hang(*_: object) -> Any:
+        time.sleep(3)
+        return sql.SQL("SELECT 1")
+
+    with pair.production() as production, WriteGuard(production) as guard, Prober(pair) as prober:
+        monkeypatch.setattr("sandbox.promotion.swap._comment", hang)
+        with pytest.raises(PromotionRolledBack):
+            pair.swap(production, guard)
+        monkeypatch.undo()
+    assert prober.longest < SECONDS
+    assert settled(pair) is Standing.OLD
+    afterwards(pair)
+
+
+LOCKED = """
+SELECT 1 FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass AND objid = %s AND granted
+AND mode = 'AccessExclusiveLock'
+"""
 
 
 def test_a_prepared_transaction_undoes_it(tmp_path: Path) -> None:
@@ -473,15 +520,20 @@ print("swapped", flush=True)
 """
 
 
+def swapper(pair: Pair, folder: Path, kept: str, role: str = SUPERUSER) -> list[str]:
+    """A process that swaps, and says how far it is."""
+    live = pair.live()
+    return [sys.executable, "-c", SWAPPER, pair.server.dsn(pair.name, role), str(folder / "killed"), str(live),
+            str(pair.old + pair.new - live), kept, RUN]  # fmt: skip
+
+
 def test_the_process_is_killed(pair: Pair, tmp_path: Path) -> None:
     """Without a chance to do anything about it: what it had not committed is undone by the server alone."""
     choice = random.Random(11)
     stands, changes = Standing.OLD, []
     with Prober(pair) as prober:
         for number in range(25):
-            live = pair.live()
-            argv = [sys.executable, "-c", SWAPPER, pair.server.dsn(pair.name), str(tmp_path / "killed"), str(live),
-                    str(pair.old + pair.new - live), f"kept{number}", RUN]  # fmt: skip
+            argv = swapper(pair, tmp_path, f"kept{number}")
             with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout is not None
                 for line in process.stdout:
