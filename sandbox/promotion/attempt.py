@@ -165,7 +165,7 @@ class Attempt:
                 return []  # which is told already
             return [text(pt="o conteúdo do central não foi guardado", en="the central's content was not kept")]
         expected = Fingerprint.from_dict(self.run.load("central-fingerprint"))
-        unlike = fingerprint.differences(expected, found, sequences=False, objects=False)
+        unlike = fingerprint.differences(expected, found, sequences=False, objects=False, restored=True)
         self.facts["unwritten"] = {"rows": found.rows, "tables_unlike": len(unlike), "marks": verdict and verdict.how}
         if not unlike:
             return []

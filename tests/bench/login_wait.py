@@ -100,8 +100,8 @@ def measure(gigabytes: float, folder: Path) -> None:
             assert size is not None
             print(  # noqa: T201
                 f"{size[0] / 1e9:.2f} GB, {TABLES} tables: swap {whole:.2f} s, login wait {done.login_wait:.3f} s,"
-                f" longest login {logins.longest:.3f} s, longest without one {logins.gap:.3f} s, refused {logins.refused},"
-                f" ended {done.ended}"
+                f" longest login {logins.longest:.3f} s, longest without one {logins.gap:.3f} s,"
+                f" refused {logins.refused}, ended {done.ended}"
             )
 
 
