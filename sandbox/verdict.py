@@ -206,6 +206,11 @@ def _after_validated(result: RunResult) -> Iterator[str]:
             en=f"{counted(missing, 'row points', 'rows point')} to an attachment that was not delivered: look for the "
             "file at the source.",
         )
+    if result.final and result.candidate.promotable:
+        yield text(
+            pt=f"Depois de lido o relatório, duas pessoas assinam: invoke sign --run {result.run_id} --role operator …",
+            en=f"After the report was read, two people sign: invoke sign --run {result.run_id} --role operator …",
+        )
     yield text(
         pt=f"Gere a lista do que as unidades devem refazer: invoke handover --run {result.run_id}",
         en=f"Make the list of what the units must make again: invoke handover --run {result.run_id}",

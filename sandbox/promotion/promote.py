@@ -150,7 +150,7 @@ class Promotion(Attempt):
             database=database,
             live_oid=row[0],
             kept=names.free_name(outside, names.kept_name(database, self.run.id)),
-            candidate=names.free_name(outside, names.candidate_name(database, self.run.id)),
+            candidate=names.candidate_name(database, self.run.id),  # an empty one that was not marked yet is taken up
             began=now(),
             frozen_at=self.run.load("snapshot")["marks"]["taken"] if self.run.has("snapshot") else now(),
             attachments=str(self.asked.attachments) if self.asked.attachments else None,

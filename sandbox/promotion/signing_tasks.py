@@ -10,24 +10,30 @@ from typing import TYPE_CHECKING
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
+from merge.checks import CENTRAL
 from merge.errors import ConfigError, PromotionRefused
 from merge.language import counted, number, text
 from sandbox import audit, words
 from sandbox.console import Reporter
+from sandbox.promotion import after, manifest, signing
 from sandbox.promotion import keys as known_keys
-from sandbox.promotion import manifest, signing
 from sandbox.promotion import seal as sealing
+from sandbox.promotion.journal import Journal
 from sandbox.promotion.manifest import Window
 from sandbox.runs import Run
 from sandbox.tasking import RUN_HELP, exit_codes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from invoke.context import Context
 
     from sandbox.promotion.keys import Signer
     from sandbox.promotion.manifest import Manifest
+    from sandbox.promotion.seal import Sealed
+
+SEALED = "I-09"
+"""The item of the after-list that a sealed backup of a source does."""
 
 
 @task(
@@ -78,6 +84,11 @@ def keys(
         return
     for signer in found:
         reporter.note(f"{known_keys.role_name(signer.role)}: {signer.name}, {signer.fingerprint}")
+    if not found:
+        reporter.note(
+            text(pt=f"Ninguém é conhecido em {folder}: ", en=f"Nobody is known in {folder}: ")
+            + "invoke keys --name … --role operator"
+        )
 
 
 def _path(folder: Path, signer: Signer, kind: str) -> str:
@@ -280,9 +291,20 @@ def seal(
     else:
         with _locked(run) as found:
             entries = sealing.seal(found, folder, secret, reporter, central=central)
+            _note_sealed(found, entries)
     if json:
         reporter.print_json([asdict(one) for one in entries])
         return
     for one in entries:
         reporter.note(f"{one.of}: {one.file}, {words.size(one.sealed_bytes)}, sha256 {one.sealed_sha256}")
     reporter.note(text(pt="Catálogo: ", en="Catalogue: ") + str(folder / sealing.READABLE))
+
+
+def _note_sealed(run: Run, entries: Sequence[Sealed]) -> None:
+    """Note in the after-list of a run that is in production whose backups were put away."""
+    journal = Journal.of(run)
+    if journal is None or journal.state != "promoted" or not after.knows(run, SEALED):
+        return
+    for one in entries:
+        if one.what == "backup" and one.of != CENTRAL:
+            after.mark(run, SEALED, source=one.of, by=one.by, evidence=f"{one.file} {one.sealed_sha256}")

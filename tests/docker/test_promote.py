@@ -18,7 +18,7 @@ from testcontainers.core.container import DockerContainer
 
 from merge import fingerprint
 from merge.errors import ServerError
-from sandbox import images
+from sandbox import images, preflight
 from sandbox.pec.tls import make_certificate
 from sandbox.sample.fill import create_schema, fill
 from sandbox.sample.overlap import world
@@ -77,6 +77,7 @@ class Town:
             conn.execute(f"ALTER SCHEMA public OWNER TO {OWNER}")
         with self.connect(database, OWNER) as conn:
             create_schema(conn)
+        with self.connect(database) as conn:  # with triggers off
             fill(conn, installation, installations)
             conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {READER}")
 
@@ -143,7 +144,7 @@ def test_a_town_goes_to_production_and_back(town: Town, tmp_path: Path) -> None:
                for database in ("esus", "norte")]  # fmt: skip
     central, north = (backup["path"] for backup in backups)
     confirmed = tmp_path / "confirmed.toml"
-    confirmed.write_text(invoke_confirmations())
+    confirmed.write_text(confirmations())
     result = json.loads(
         invoke("homolog", "--central", central, "--source", f"norte={north}", "--server", "docker", "--final",
                "--confirmations", str(confirmed), "--json")
@@ -169,9 +170,7 @@ def test_a_town_goes_to_production_and_back(town: Town, tmp_path: Path) -> None:
         invoke("destroy", run, "--yes")
 
 
-def invoke_confirmations() -> str:
+def confirmations() -> str:
     """What people confirm in a final run, all of it."""
-    from sandbox import preflight
-
     asked = [check for check in preflight.all_checks("pec") if check.kind == "human"]
     return "".join(f'[{check.id}]\nby = "Test"\nnote = "a test"\n' for check in asked)

@@ -155,7 +155,7 @@ def test_the_central_comes_if_asked_and_nothing_is_sealed_twice(
     assert _content(archive / run.id) == before
     again = seal.seal(run, archive, identity, REPORTER, central=True)
     assert again[:3] == first
-    assert (again[3].of, again[3].original) == ("central", "esus.backup")
+    assert (again[3].of, again[3].original) == ("central", "central.backup")
     assert {**_content(archive / run.id), **before} == _content(archive / run.id)
 
 

@@ -116,7 +116,7 @@ def test_the_manifest_says_what_was_found(signed: Run, known: Path) -> None:
     assert said["run"] == signed.id
     assert said["profile"]["files"].keys() == {"shop.toml", "files.checks.toml"}
     assert [one["sha256"] for one in said["inputs"]] == [one["sha256"] for one in result["inputs"]]
-    assert [one["file"] for one in said["inputs"]] == ["esus.backup", "north.backup"]
+    assert [one["file"] for one in said["inputs"]] == ["central.backup", "north.backup"]
     assert {proof["of"]: proof["differences"] for proof in said["proofs"]} == {"north": 0, "central": 0}
     assert said["candidate"]["rows"] == freeze.load_fingerprint(signed).rows > 1000
     assert said["attachments"]["added"]["files"] == 0
