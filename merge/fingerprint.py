@@ -375,13 +375,18 @@ _CLOSED = """
 
 
 def check_rights(conn: Connection) -> None:
-    """Look whether the role may read every table, view and sequence.
+    """Look whether the role may read every table, view, sequence and large object.
 
     :raises BlockedError: with what it may not.
     """
-    closed = conn.execute(sql.SQL(_CLOSED).format(ours=sql.SQL(OURS))).fetchall()
+    closed = [name for name, _ in conn.execute(sql.SQL(_CLOSED).format(ours=sql.SQL(OURS))).fetchall()]
+    row = conn.execute(
+        "SELECT count(*) FROM pg_largeobject_metadata WHERE lomacl IS NULL AND NOT pg_has_role(lomowner, 'USAGE')"
+    ).fetchone()
+    if row is not None and row[0]:
+        closed.append(f"pg_largeobject ({row[0]})")
     if closed:
-        raise _unreadable(conn.info.user, [name for name, _ in closed])
+        raise _unreadable(conn.info.user, closed)
 
 
 def _unreadable(role: str, details: Sequence[str]) -> BlockedError:

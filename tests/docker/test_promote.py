@@ -79,6 +79,8 @@ class Town:
             create_schema(conn)
         with self.connect(database) as conn:  # with triggers off
             fill(conn, installation, installations)
+            for (oid,) in conn.execute("SELECT oid FROM pg_largeobject_metadata").fetchall():
+                conn.execute(f"ALTER LARGE OBJECT {oid} OWNER TO {OWNER}")
             conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {READER}")
 
 
