@@ -15,7 +15,6 @@ import psycopg
 
 from merge import fingerprint
 from merge.errors import BlockedError, HomologationError, PromotionRefused, PromotionRolledBack
-from merge.fingerprint import Fingerprint
 from merge.language import text
 from sandbox import homolog, words
 from sandbox.events import now, operator
@@ -25,6 +24,8 @@ from sandbox.promotion import (
     candidate,
     capsule,
     files,
+    freeze,
+    manifest,
     names,
     refusals,
     repeat,
@@ -45,6 +46,7 @@ from sandbox.promotion.swap import Standing, StandingUnknown, standing, swap
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from merge.fingerprint import Fingerprint
     from sandbox.console import Reporter
     from sandbox.intake import Backup
     from sandbox.promotion.attempt import Asked
@@ -212,7 +214,9 @@ class Promotion(Attempt):
         return replace(journal, seconds=dict(self.seconds)).save(run)
 
     def _prove(self, journal: Journal) -> None:
-        signed = Fingerprint.from_dict(self.run.load("candidate-fingerprint"))
+        signed = freeze.load_fingerprint(self.run)
+        if signed.digest != self.manifest.candidate["fingerprint"]:  # changed since everything was verified
+            raise refusals.refused(manifest.verify(self.run))
         found = fingerprint.take(
             lambda: self.production.connect(journal.candidate), self.asked.jobs, self.reporter.progress
         )
