@@ -263,6 +263,20 @@ def open_server(run: Run) -> Server:
     return server
 
 
+def usable_server(run: Run) -> Server:
+    """The server of a run, started, for who does not need what is in it: made anew if that is void.
+
+    :raises ConfigError: if the run has none.
+    """
+    server = server_of(run)
+    if not server.data_is_sound():
+        server.destroy()
+        _folder(run, options_of(run)).mkdir(mode=0o700, exist_ok=True)
+        server = server_of(run)
+    server.start()
+    return server
+
+
 def stop(run: Run) -> None:
     """Stop the server of a run, if it runs; nothing of its data changes.
 

@@ -124,6 +124,7 @@ class Attempt:
         return list(dict.fromkeys(reasons))
 
     def window(self) -> list[str]:
+        """That this is not the maintenance window that was signed."""
         if not self.run.has("manifest"):
             return []
         try:
@@ -167,6 +168,12 @@ class Attempt:
         expected = Fingerprint.from_dict(self.run.load("central-fingerprint"))
         unlike = fingerprint.differences(expected, found, sequences=False, objects=False, restored=True)
         self.facts["unwritten"] = {"rows": found.rows, "tables_unlike": len(unlike), "marks": verdict and verdict.how}
+        if verdict is not None and verdict.other:
+            other = text(
+                pt="este não é o banco do qual se tirou o backup do central",
+                en="this is not the database that the central's backup was taken of",
+            )
+            return [f"{other} ({'; '.join(verdict.how)})"]
         if not unlike:
             return []
         head = text(
@@ -175,7 +182,12 @@ class Attempt:
             en=f"production was written since the central's backup: {counted(len(unlike), 'table', 'tables')} "
             "with other content",
         )
-        return [f"{head} ({'; '.join(verdict.how)})" if verdict else head, *(str(one) for one in unlike[:10])]
+        by_content = text(
+            pt="comparada linha por linha, pois o backup não traz marcas",
+            en="compared row by row, as the backup holds no marks",
+        )
+        how = "; ".join(verdict.how) if verdict is not None else by_content
+        return [f"{head} ({how})", *(str(one) for one in unlike[:10])]
 
     def verdict(self) -> marks.Verdict | None:
         """What the marks of the snapshot tell; None if PEC took the backup."""

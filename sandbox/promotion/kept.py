@@ -11,14 +11,23 @@ from sandbox.promotion import after, beside
 from sandbox.promotion.journal import Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sandbox.console import Reporter
     from sandbox.promotion.production import Production
     from sandbox.runs import Run
 
 
+_SIZES = """
+    SELECT oid::bigint, CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) END FROM pg_database
+"""
+
+
 @dataclass(frozen=True)
 class Kept:
-    """A database that a promotion or a rollback keeps; `size` in bytes, None if its server was not asked."""
+    """A database that a promotion or a rollback keeps; `size` in bytes, None if that is not known; `is_here` if it was
+    seen on the server that was asked.
+    """
 
     run_id: str
     state: str
@@ -29,17 +38,18 @@ class Kept:
     promoted_at: str | None
     accepted: bool
     size: int | None = None
+    is_here: bool = False
 
 
 def kept(runs: list[Run], production: Production | None) -> list[Kept]:
     """What was promoted and what is kept of it; of databases on `production` with their sizes."""
-    sizes: dict[int, int] = {}
+    sizes: dict[int, int | None] = {}
     system = None
     if production is not None:
         with production.connect_outside() as conn:
             row = conn.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
             system = row[0] if row is not None else None
-            sizes = dict(conn.execute("SELECT oid::bigint, pg_database_size(oid) FROM pg_database").fetchall())
+            sizes = dict(conn.execute(_SIZES).fetchall())
     found = []
     for run in runs:
         paths = [*sorted(run.folder.glob("promotion-[0-9]*.json")), *run.folder.glob("promotion.json")]
@@ -49,13 +59,13 @@ def kept(runs: list[Run], production: Production | None) -> list[Kept]:
                 continue
             back = journal.rollback if journal.state == "rolled_back" else None
             oid = back.oid if back else journal.live_oid
-            there = sizes.get(oid) if system == journal.system else None
-            if system == journal.system and there is None:
+            is_here = system == journal.system
+            if is_here and oid not in sizes:
                 continue  # it was removed
             found.append(
                 Kept(
                     run.id, journal.state, journal.address, journal.database, back.kept if back else journal.kept, oid,
-                    journal.promoted_at, after.accepted(run) is not None, there,
+                    journal.promoted_at, after.accepted(run) is not None, sizes.get(oid) if is_here else None, is_here,
                 )
             )  # fmt: skip
     return found
@@ -67,8 +77,8 @@ def discard(run: Run, production: Production, typed: str, reporter: Reporter) ->
     :param typed: its name, typed by the operator; "" to be asked.
     :raises PromotionRefused: it may not be removed, or the name was not confirmed.
     """
-    known = kept([run], production)
-    if not known or known[-1].size is None:
+    known = {one.kept: one for one in kept([run], production) if one.is_here}
+    if not known:
         raise PromotionRefused(
             text(
                 pt=f"De {run.id} não há banco guardado neste servidor.",
@@ -76,7 +86,14 @@ def discard(run: Run, production: Production, typed: str, reporter: Reporter) ->
             ),
             next_step="invoke promotions",
         )
-    one = known[-1]
+    question = text(
+        pt=f"Apagar para sempre, de {production.host}:{production.port}: {' / '.join(known)}?",
+        en=f"Remove for good, of {production.host}:{production.port}: {' / '.join(known)}?",
+    )
+    typed = typed or reporter.ask(question, text(pt="digite o nome do banco", en="type the name of the database"))
+    if typed not in known:
+        raise _not_confirmed(known)
+    one = known[typed]
     if one.state == "promoted" and not one.accepted:
         raise PromotionRefused(
             text(
@@ -85,18 +102,17 @@ def discard(run: Run, production: Production, typed: str, reporter: Reporter) ->
             ),
             next_step=f"invoke accept --run {run.id}",
         )
-    question = text(
-        pt=f"Apagar para sempre {one.kept}, de {production.host}:{production.port}?",
-        en=f"Remove {one.kept} of {production.host}:{production.port} for good?",
-    )
-    typed = typed or reporter.ask(question, text(pt="digite o nome do banco", en="type the name of the database"))
     with production.connect_outside() as conn:
         row = conn.execute("SELECT datname FROM pg_database WHERE oid = %s", [one.oid]).fetchone()
         if row is None or typed != row[0] or row[0] in (production.database, one.database):
-            raise PromotionRefused(
-                text(pt="O nome não foi confirmado; nada foi apagado.", en="The name was not confirmed; nothing done."),
-                next_step=f"--confirm {one.kept}",
-            )
+            raise _not_confirmed(known)
     beside.drop_kept(production, one.oid, run_id=run.id)
     run.attest("discarded", database=one.kept, server=one.address)
     return one.kept
+
+
+def _not_confirmed(known: Iterable[str]) -> PromotionRefused:
+    return PromotionRefused(
+        text(pt="O nome não foi confirmado; nada foi apagado.", en="The name was not confirmed; nothing was removed."),
+        details=[f"--confirm {name}" for name in known],
+    )

@@ -163,7 +163,7 @@ class Promotion(Attempt):
         title = text(
             pt="Restaurar o backup de segurança na sandbox e comparar", en="Restore the safety backup, compare"
         )
-        server = homolog.open_server(self.run)
+        server = homolog.usable_server(self.run)
         try:
             with self.step("safety.verify", title):
                 return safety.verify(

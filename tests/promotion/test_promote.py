@@ -95,8 +95,11 @@ def test_there_and_back_and_there_again(signed: Shop, tmp_path: Path) -> None:
         with pytest.raises(PromotionRefused):
             keeping.discard(run, production, DATABASE, shop.reporter)
         gone = keeping.discard(run, production, last.rollback.kept, shop.reporter)
-    assert gone == last.rollback.kept
-    assert databases(shop) == names | {back.rollback.kept}
+        assert gone == last.rollback.kept
+        assert databases(shop) == names | {back.rollback.kept}
+        keeping.discard(run, production, back.rollback.kept, shop.reporter)
+    assert databases(shop) == names
+    assert keeping.kept([run], None) != []
 
 
 def test_the_merge_is_repeated_in_production(signed: Shop) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from merge import fingerprint
-from merge.errors import PromotionRefused
+from merge.errors import ConfigError, PromotionRefused
 from sandbox import binaries, homolog
 from sandbox.command import LocalCommand
-from sandbox.promotion import promote
+from sandbox.promotion import marks, promote
 from sandbox.promotion.attempt import Asked
 from sandbox.promotion.journal import Journal
 from tests.fix_production import DATABASE, OWNER, READER, production_server
@@ -89,6 +89,19 @@ def test_a_write_of_somebody(signed: Shop) -> None:
                 pass
         finally:
             conn.execute("UPDATE auth_user SET first_name = %s WHERE id = (SELECT min(id) FROM auth_user)", [old])
+
+
+def test_another_server(signed: Shop) -> None:
+    """A copy of the same content elsewhere, where nobody works."""
+    with signed.production.connect() as conn:
+        taken = marks.take(conn)
+    signed.run.save("snapshot", {"marks": dataclasses.replace(taken, system="1")})
+    try:
+        not_signed = ("snapshot.json is new", "the manifest says in “snapshot” has changed")
+        with refused(signed, "is not the database that the central's backup was taken of", *not_signed):
+            pass
+    finally:
+        (signed.run.folder / "snapshot.json").unlink()
 
 
 def test_a_writer_who_has_not_finished(signed: Shop) -> None:
@@ -187,7 +200,7 @@ def test_it_is_not_final(signed: Shop) -> None:
     central, north = (Path(given["path"]) for given in signed.run.load("inputs").values())
     run = final_run(central, north, final=False)
     try:
-        with refused(replace(signed, run=run), "it is a rehearsal", "was not signed"):
+        with refused(dataclasses.replace(signed, run=run), "it is a rehearsal", "was not signed"):
             pass
     finally:
         homolog.destroy(run)
@@ -231,3 +244,12 @@ def test_nothing_was_changed(signed: Shop) -> None:
     rehearsed = promote.promote(signed.run, asked(signed, dry_run=True), signed.reporter)
     assert rehearsed.facts["unwritten"]["tables_unlike"] == 0
     assert fingerprint.take(signed.production.connect, objects=False).rows == rehearsed.facts["unwritten"]["rows"]
+
+
+def test_the_machine_was_restarted_since_it_was_signed(signed: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the sandbox held is void then, but what was signed is not: the safety backup needs a server, no data."""
+    homolog.open_server(signed.run)
+    monkeypatch.setattr("sandbox.embedded._boot_id", lambda: "another")
+    with pytest.raises(ConfigError):
+        homolog.open_server(signed.run)
+    assert promote.promote(signed.run, asked(signed, dry_run=True), signed.reporter).seconds
