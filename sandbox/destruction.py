@@ -94,6 +94,16 @@ def demand_allowed(run: Run) -> None:
     :raises PromotionRefused: it is in production, and not accepted.
     """
     promotion = _promotion(run)
+    unfinished = promotion.get("state") == "preparing" and promotion.get("candidate_oid") is not None
+    if unfinished:
+        raise PromotionRefused(
+            text(
+                pt=f"Uma promoção da execução {run.id} foi interrompida; nada foi apagado.",
+                en=f"A promotion of the run {run.id} was interrupted; nothing was removed.",
+            ),
+            evidence=run.folder / f"{after.PROMOTION}.json",
+            next_step=f"invoke promote --run {run.id} --production … | invoke rollback --run {run.id} --production …",
+        )
     if promotion.get("state") != "promoted" or after.accepted(run) is not None:
         return
     raise PromotionRefused(

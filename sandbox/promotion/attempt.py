@@ -107,6 +107,13 @@ class Attempt:
                         en="--mode repeat does not work with engine pec: a person would have to unify again",
                     )
                 )
+            if asked.mode == "repeat" and not production.is_superuser:
+                reasons.append(
+                    text(
+                        pt="--mode repeat precisa de um superusuário na produção",
+                        en="--mode repeat needs a superuser in production",
+                    )
+                )
             with production.connect() as conn:
                 if self.run.has("frozen"):
                     reasons += refusals.of_server(production, self.frozen.major)

@@ -12,6 +12,7 @@ from psycopg import errors, sql
 from merge.errors import PromotionRefused
 from merge.language import text
 from sandbox.promotion import belongings, names, put_back
+from sandbox.promotion.swap import MAY_END
 
 if TYPE_CHECKING:
     from sandbox.promotion.belongings import Properties
@@ -105,10 +106,10 @@ def _drop(production: Production, oid: int, run_id: str, kind: names.Kind) -> bo
                 return True
 
 
-_END_ALL = """
-SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-WHERE datid = %s AND pid <> pg_catalog.pg_backend_pid() AND (usesysid IS NOT NULL)
-"""
+_END_ALL = f"""
+SELECT CASE WHEN {MAY_END} THEN pg_catalog.pg_terminate_backend(pid) END FROM pg_catalog.pg_stat_activity a
+WHERE datid = %s AND pid <> pg_catalog.pg_backend_pid() AND usesysid IS NOT NULL
+"""  # noqa: S608
 
 
 def _known(conn: Connection, oid: int) -> tuple[str, str | None] | None:

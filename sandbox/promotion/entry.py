@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from merge.errors import Interrupted, PromotionRefused, PromotionRolledBack
+from merge.errors import Interrupted, PromotionRefused, PromotionRolledBack, ServerError
 from merge.language import text
+from sandbox.promotion import marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sandbox.console import Reporter
+    from sandbox.promotion.journal import Journal
     from sandbox.promotion.production import Connection, Production
     from sandbox.runs import Run
 
@@ -39,6 +42,16 @@ def told(run: Run, task: str) -> Iterator[None]:
             ),
             next_step=f"invoke {task} --run {run.id} --production …",
         ) from None
+    except OSError as ex:
+        raise PromotionRolledBack(
+            text(
+                pt=f"Este computador não deixou continuar ({ex.strerror}); a produção está inteira.",
+                en=f"This computer did not let us go on ({ex.strerror}); production is whole.",
+            ),
+            evidence=run.folder,
+            next_step=text(pt="Resolva e repita: ", en="Solve it and repeat: ")
+            + f"invoke {task} --run {run.id} --production …",
+        ) from None
     except psycopg.Error as ex:
         cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
         run.events.add(task, "lost", error=cause)
@@ -49,6 +62,50 @@ def told(run: Run, task: str) -> Iterator[None]:
             ),
             next_step=text(pt="Repita: ", en="Repeat: ") + f"invoke {task} --run {run.id} --production …",
         ) from None
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Say that the production server refused something, in no word of its own.
+
+    :raises ServerError: it did.
+    """
+    try:
+        yield
+    except psycopg.Error as ex:
+        cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
+        raise ServerError(
+            text(
+                pt=f"O servidor de produção parou ou recusou um comando ({cause}).",
+                en=f"The production server stopped or refused a command ({cause}).",
+            )
+        ) from None
+
+
+def private(run: Run) -> Path:
+    """The folder for what only a promotion of the run needs, without the passfiles of processes that were killed."""
+    folder = run.folder / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for left in folder.glob("production-*.pgpass"):
+        left.unlink(missing_ok=True)
+    return folder
+
+
+def demand_same(production: Production, journal: Journal) -> None:
+    """Make sure that this is the database that a journal speaks of: OIDs are alike on servers that were made alike.
+
+    :raises PromotionRefused: it is another.
+    """
+    with production.connect() as conn:
+        system, _ = marks.control(conn)
+    if production.database != journal.database or (system and journal.system and system != journal.system):
+        raise PromotionRefused(
+            text(
+                pt=f"Este não é o banco desta promoção, que é {journal.database} em {journal.address}.",
+                en=f"This is not the database of this promotion, which is {journal.database} on {journal.address}.",
+            ),
+            next_step=text(pt="Confira --production e --run.", en="Check --production and --run."),
+        )
 
 
 @contextmanager

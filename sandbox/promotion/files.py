@@ -153,6 +153,11 @@ def remove(run: Run, folder: Path | str | None = None) -> Removed:
     journal = Journal(store)
     if not (journal.files or journal.folders):
         return Removed(0, 0, 0, 0)
+    if folder is not None and Path(folder).resolve() != Path(journal.directory).resolve():
+        raise _other_folder(run, text(pt="os anexos foram acrescentados a outra pasta", en="they were added elsewhere"))
+    central = store.inventory(CENTRAL)
+    if central is not None and central.files and not any(_exists(journal.directory, f.path) for f in central.files):
+        raise _other_folder(run, text(pt="nada do central está lá", en="nothing of the central is there"))
     kept = store.folder / ROLLED_BACK
     kept.mkdir(mode=0o700, exist_ok=True)
     outcomes: Counter[str] = Counter()
@@ -175,6 +180,24 @@ def remove(run: Run, folder: Path | str | None = None) -> Removed:
         _clear(back, _MAKING)
         journal.note(*({"unmade": made} for made in reversed(journal.folders) if place.remove_folder(made)))
     return Removed(outcomes["back"], size, outcomes["changed"], outcomes["gone"])
+
+
+def _exists(folder: str, path: str) -> bool:
+    return os.path.lexists(os.path.join(folder, path))  # noqa: PTH118 (a name may be in no encoding)
+
+
+def _other_folder(run: Run, why: str) -> PromotionRefused:
+    return PromotionRefused(
+        text(
+            pt=f"Esta não parece a pasta de anexos da produção: {why}. Nenhum arquivo foi tocado.",
+            en=f"This does not look like production's folder of attachments: {why}. No file was touched.",
+        ),
+        evidence=run.folder / carry.FOLDER / "state",
+        next_step=text(
+            pt="Monte a pasta e repita o comando: o banco já voltou, e os arquivos a mais não atrapalham.",
+            en="Mount the folder and repeat: the database is back already, and the files do no harm.",
+        ),
+    )
 
 
 # Adding

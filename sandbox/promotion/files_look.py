@@ -140,7 +140,10 @@ class Seen:
         self._directory = str(place.path)
         self._until = time.time_ns() - _SETTLED
         path = store.folder / "state" / f"{_SEEN}.json"
-        kept = json.loads(path.read_bytes()) if path.exists() else {}
+        try:
+            kept = json.loads(path.read_bytes()) if path.exists() else {}
+        except ValueError:  # cut off: everything is read again
+            kept = {}
         self._before: dict[str, list[int | str]] = kept["files"] if kept.get("directory") == self._directory else {}
         self._now: dict[str, list[int | str]] = {}
 
@@ -256,8 +259,10 @@ def production(run: Run, folder: Path | str) -> Iterator[Folder]:
 def _write(store: Attachments, name: str, content: Any) -> None:
     """Keep names of files where they belong."""
     path = store.folder / "state" / f"{name}.json"
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    making = path.with_name(f"{path.name}.new")
+    with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         json.dump(content, file)
+    making.replace(path)
 
 
 def digest(file: IO[bytes], on_bytes: Callable[[int], None], copy: IO[bytes] | None = None) -> str:

@@ -200,7 +200,6 @@ class WriteGuard:
         """The id of an exported snapshot that sees all that was ever acknowledged; valid within the context."""
         self._held()
         with closing(self._production.connect(self.database)) as conn:
-            self._alive(conn)
             conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             row = conn.execute(
                 "SELECT pg_catalog.pg_export_snapshot(), oid::bigint FROM pg_catalog.pg_database"
@@ -272,7 +271,6 @@ class WriteGuard:
     # Locking
 
     def _settle(self, conn: Connection) -> None:
-        self._alive(conn)
         row = conn.execute(
             "SELECT pg_catalog.pg_backend_pid(), oid::bigint FROM pg_catalog.pg_database"
             " WHERE datname = pg_catalog.current_database()"
@@ -281,12 +279,6 @@ class WriteGuard:
         self.pid, self.oid = row
         conn.execute("SET max_parallel_workers_per_gather = 0")
         conn.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(int(self._patience * 1000))))
-
-    @staticmethod
-    def _alive(conn: Connection) -> None:
-        """Let the server notice within half a minute that our machine is gone, rather than after two hours."""
-        for name, seconds in (("idle", 10), ("interval", 5), ("count", 3)):
-            conn.execute(sql.SQL("SET {} = {}").format(sql.Identifier(f"tcp_keepalives_{name}"), sql.Literal(seconds)))
 
     def _lock_all(self, conn: Connection) -> None:
         locked: set[int] = set()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from merge.errors import PromotionRefused
 from merge.language import text
-from sandbox.promotion import after, beside
+from sandbox.promotion import after, beside, marks
 from sandbox.promotion.journal import Journal
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def kept(runs: list[Run], production: Production | None) -> list[Kept]:
     system = None
     if production is not None:
         with production.connect_outside() as conn:
-            row = conn.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
-            system = row[0] if row is not None else None
+            system, _ = marks.control(conn)
             sizes = dict(conn.execute(_SIZES).fetchall())
     found = []
     for run in runs:

@@ -205,7 +205,7 @@ def _early(conn: Connection, *, wait: bool) -> dict[str, Any]:
     row = conn.execute(query).fetchone()
     assert row is not None
     version, taken, started, database, oid, position, counted_, reset, activity, sessions = row
-    system, timeline = _control(conn)
+    system, timeline = control(conn)
     tables = conn.execute(sql.SQL(_COUNTERS).format(ours=sql.SQL(OURS))).fetchall()
     return {
         "version": version,
@@ -246,7 +246,7 @@ def catalog_digest(conn: Connection) -> str:
     return str(row[0])
 
 
-def _control(conn: Connection) -> tuple[str, int]:
+def control(conn: Connection) -> tuple[str, int]:
     """The cluster's identifier and timeline, where the role may see them."""
     query = "SELECT system_identifier::text, timeline_id FROM pg_control_system(), pg_control_checkpoint()"
     try:
@@ -323,9 +323,10 @@ def compare(before: Marks, now: Marks) -> Verdict:
 
 
 def _by_counters(before: Marks, now: Marks) -> Verdict:
+    many = now.next_xid - before.next_xid
     moved = text(
-        pt=f"{now.next_xid - before.next_xid} transações gravaram no servidor desde então.",
-        en=f"{now.next_xid - before.next_xid} transactions have written in the server since.",
+        pt=f"No servidor, desde então: {counted(many, 'transação gravou', 'transações gravaram')}.",
+        en=f"In the server since: {counted(many, 'transaction has written', 'transactions have written')}.",
     )
     if now.catalog != before.catalog:
         return Verdict("written", (
@@ -358,15 +359,18 @@ def _by_counters(before: Marks, now: Marks) -> Verdict:
         return Verdict("written", (moved, *words))
     if now.sessions:
         connected = counted(
-            now.sessions, *text(pt="sessão está|sessões estão", en="session is|sessions are").split("|")
+            now.sessions,
+            *text(
+                pt="sessão está conectada|sessões estão conectadas", en="session is connected|sessions are connected"
+            ).split("|"),
         )
         return Verdict("unknown", (
             moved,
             text(
                 pt=f"Os contadores deste banco não mudaram, mas {connected} "
-                "conectadas a ele e talvez ainda não tenham contado o que gravaram.",
+                "a ele, e o que se gravou por aí pode ainda não estar contado.",
                 en=f"The counters of this database have not changed, but {connected} "
-                "connected to it and may not have reported yet what they wrote.",
+                "to it, and what was written there may not be counted yet.",
             ),
         ))  # fmt: skip
     return Verdict("unwritten", (
@@ -420,8 +424,8 @@ def _counted_words(before: Marks, now: Marks) -> list[str]:
             grown[name] = more
     words = [
         text(
-            pt=f"{name}: {added} linhas incluídas, {changed} alteradas, {gone} excluídas, também se foram desfeitas",
-            en=f"{name}: {added} rows inserted, {changed} updated, {gone} deleted, also if that was rolled back",
+            pt=f"{name}: linhas incluídas {added}, alteradas {changed}, excluídas {gone}, também se foram desfeitas",
+            en=f"{name}: rows inserted {added}, updated {changed}, deleted {gone}, also if that was rolled back",
         )
         for name, (added, changed, gone) in sorted(grown.items(), key=lambda item: -sum(item[1]))
     ]

@@ -35,6 +35,9 @@ _SESSION = {
     "transaction_timeout": "0",  # from 17 on
     "default_transaction_read_only": "off",
     "client_min_messages": "warning",
+    "tcp_keepalives_idle": "10",  # the server notices within half a minute that our machine is gone
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
 }
 """Settings of every session of ours, whatever the database or the role sets for its own."""
 
@@ -160,6 +163,7 @@ class Production:
             if database != self.database:
                 with suppress(psycopg.OperationalError):
                     return self.connect(database)
+        self.connect().close()  # a server that is down says so itself
         raise ConfigError(
             text(
                 pt="Para trocar os bancos é preciso entrar por outro: postgres ou template1.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from merge import fingerprint
-from merge.errors import BlockedError, HomologationError, PromotionRefused, PromotionRolledBack
+from merge.errors import BlockedError, HomologationError, MergeError, PromotionRefused, PromotionRolledBack
 from merge.language import text
 from sandbox import homolog, words
 from sandbox.events import now, operator
@@ -25,7 +25,9 @@ from sandbox.promotion import (
     capsule,
     files,
     freeze,
+    leftovers,
     manifest,
+    marks,
     names,
     refusals,
     repeat,
@@ -34,13 +36,13 @@ from sandbox.promotion import (
 )
 from sandbox.promotion.attempt import Attempt
 from sandbox.promotion.dump import dump
-from sandbox.promotion.entry import FOLDER, alone, confirm, told
+from sandbox.promotion.entry import FOLDER, alone, confirm, demand_same, private, told
 from sandbox.promotion.guard import WriteGuard
 from sandbox.promotion.journal import Journal, put_aside
 from sandbox.promotion.probing import probe
 from sandbox.promotion.production import Production
 from sandbox.promotion.put_back import put_back
-from sandbox.promotion.rollback import swap_back
+from sandbox.promotion.rollback import rolled_back, swap_back
 from sandbox.promotion.swap import Standing, StandingUnknown, standing, swap
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def promote(run: Run, asked: Asked, reporter: Reporter) -> Journal:
     """
     with (
         told(run, "promote"),
-        Production(asked.dsn, run.folder / FOLDER, tools=asked.tools) as production,
+        Production(asked.dsn, private(run), tools=asked.tools) as production,
         alone(production) as outside,
     ):
         return Promotion(run, asked, reporter, production, outside).carry_out()
@@ -87,29 +89,42 @@ class Promotion(Attempt):
             self.asked.confirm,
             text(pt=f"Promover a execução {self.run.id} para {where}?", en=f"Promote run {self.run.id} to {where}?"),
         )
-        reasons = self.reasons()
         try:
+            if reasons := self.reasons():
+                raise refusals.refused([*reasons, *self._unguarded()])
             with WriteGuard(self.production) as guard:
-                return self._guarded(guard, reasons)
+                return self._guarded(guard)
         except (PromotionRefused, BlockedError) as ex:
-            self.run.events.add("promotion", "refused", reasons=[*reasons, ex.what, *ex.details])
-            if isinstance(ex, PromotionRefused) and not set(reasons) - set(ex.details):
+            self.run.events.add("promotion", "refused", reasons=[ex.what, *ex.details])
+            if isinstance(ex, PromotionRefused):
                 raise
-            raise refusals.refused([*reasons, f"{ex.what} {'; '.join(ex.details)}"], ex.next_step) from None
+            raise refusals.refused([f"{ex.what} {'; '.join(ex.details)}"], ex.next_step) from None
 
     # How
 
-    def _guarded(self, guard: WriteGuard, reasons: list[str]) -> Journal:
+    def _unguarded(self) -> list[str]:
+        """Whether production was written, told to whom it is refused already: nobody waits for that."""
+        try:
+            verdict = self.verdict()
+            if verdict is not None and verdict.state == "unwritten":
+                return []
+            return self.written(self._compare(None), verdict)
+        except BlockedError as ex:
+            return [f"{ex.what} {'; '.join(ex.details)}"]
+        except psycopg.Error as ex:
+            said = f"{type(ex).__name__} {ex.sqlstate or ''}".strip()
+            return [text(pt=f"a produção não pôde ser lida ({said})", en=f"production could not be read ({said})")]
+
+    def _compare(self, snapshot: str | None) -> Fingerprint:
+        with self.step("compare", text(pt="Comparar a produção com o backup", en="Compare production")):
+            return fingerprint.take(self.production.connect, self.asked.jobs, self.reporter.progress, snapshot=snapshot)
+
+    def _guarded(self, guard: WriteGuard) -> Journal:
         """From here on nobody can write to production, and whoever tries waits."""
         verdict = self.verdict()
         with guard.snapshot() as snapshot:
-            if not reasons or verdict is None or verdict.state != "unwritten":
-                with self.step("compare", text(pt="Comparar a produção com o backup", en="Compare production")):
-                    found = fingerprint.take(
-                        self.production.connect, self.asked.jobs, self.reporter.progress, snapshot=snapshot
-                    )
-                reasons = [*reasons, *self.written(found, verdict)]
-            if reasons:
+            found = self._compare(snapshot)
+            if reasons := self.written(found, verdict):
                 raise refusals.refused(reasons)
             journal = self._begin()
             path = self.run.folder / SAFETY
@@ -127,30 +142,29 @@ class Promotion(Attempt):
             return self._swap(journal, guard)
         except StandingUnknown:
             raise
-        except (KeyboardInterrupt, HomologationError, psycopg.Error):
-            with suppress(psycopg.Error, HomologationError):  # what cannot be removed now, the next call removes
-                if self._standing(journal) is Standing.OLD:
+        except (KeyboardInterrupt, HomologationError, psycopg.Error, OSError):
+            # What cannot be removed now, the next call removes.
+            with suppress(psycopg.Error, HomologationError, OSError):
+                journal = Journal.of(self.run) or journal
+                if journal.state == "preparing" and self._standing(journal) is Standing.OLD:
                     self._remove(journal)
             raise
 
     def _begin(self) -> Journal:
         attempt = put_aside(self.run)
         with self.production.connect() as conn:
-            row = conn.execute(
-                "SELECT oid::bigint, (SELECT system_identifier::text FROM pg_control_system())"
-                " FROM pg_database WHERE datname = current_database()"
-            ).fetchone()
-        assert row is not None
+            system, _ = marks.control(conn)
+            live = candidate.oid_of(conn, self.production.database)
         database, outside = self.production.database, self.outside
         return Journal(
             state="preparing",
             mode=self.asked.mode,
             run_id=self.run.id,
             by=operator(),
-            system=row[1],
+            system=system,
             address=f"{self.production.host}:{self.production.port}",
             database=database,
-            live_oid=row[0],
+            live_oid=live,
             kept=names.free_name(outside, names.kept_name(database, self.run.id)),
             candidate=names.candidate_name(database, self.run.id),  # an empty one that was not marked yet is taken up
             began=now(),
@@ -170,6 +184,15 @@ class Promotion(Attempt):
                     server, path, found, self.run.folder / FOLDER, jobs=self.asked.jobs,
                     on_progress=self.reporter.progress,
                 )  # fmt: skip
+        except psycopg.Error as ex:
+            raise PromotionRolledBack(
+                text(
+                    pt=f"O servidor da sandbox parou ou recusou um comando ({type(ex).__name__} {ex.sqlstate or ''}).",
+                    en=f"The sandbox's server stopped or refused a command ({type(ex).__name__} {ex.sqlstate or ''}).",
+                ),
+                evidence=self.run.folder,
+                next_step=text(pt="A produção não foi tocada: repita.", en="Production was not touched: repeat."),
+            ) from None
         finally:
             server.stop()
 
@@ -259,7 +282,7 @@ class Promotion(Attempt):
         journal = self._note_promoted(replace(journal, login_wait=swapped.login_wait, ended=swapped.ended))
         journal, failed = self._look(journal)
         if failed:
-            swap_back(self.run, self.production, journal, self.reporter)
+            self._go_back(journal, failed)
             raise PromotionRolledBack(
                 text(
                     pt="A produção nova não passou nas conferências e a anterior voltou ao seu lugar.",
@@ -270,15 +293,30 @@ class Promotion(Attempt):
             )
         return self._wait_for_pec(journal)
 
+    def _go_back(self, journal: Journal, failed: tuple[str, ...]) -> None:
+        try:
+            swap_back(self.run, self.production, journal, self.reporter)
+        except (HomologationError, psycopg.Error) as ex:
+            why = ex.what if isinstance(ex, HomologationError) else f"{type(ex).__name__} {ex.sqlstate or ''}"
+            raise MergeError(
+                text(
+                    pt="A produção nova não passou nas conferências, e não se pôde voltar: ela é a que está no ar.",
+                    en="The new production did not pass its checks, and could not be taken back: it is the live one.",
+                ),
+                evidence=self.run.folder / "promotion.json",
+                details=(*failed, why),
+                next_step=f"invoke rollback --run {self.run.id} --production …",
+            ) from None
+
     def _note_promoted(self, journal: Journal) -> Journal:
         self.run.attest("promoted", database=journal.database, server=journal.address, kept=journal.kept)
         journal = replace(journal, state="promoted", promoted_at=now(), seconds=dict(self.seconds))
         return journal.save(self.run)
 
-    def _look(self, journal: Journal) -> tuple[Journal, tuple[str, ...]]:
+    def _look(self, journal: Journal, *, at_once: bool = True) -> tuple[Journal, tuple[str, ...]]:
         """Look at the new production; return what is not well."""
         with self.step("smoke", text(pt="Conferir a produção nova", en="Check the new production")):
-            found = smoke.look(self.production, self.profile, self.run, journal)
+            found = smoke.look(self.production, self.profile, self.run, journal, at_once=at_once)
         return replace(journal.noted(smoke=found.checks), seconds=dict(self.seconds)).save(self.run), found.failed
 
     def _wait_for_pec(self, journal: Journal) -> Journal:
@@ -307,9 +345,15 @@ class Promotion(Attempt):
         journal = Journal.of(self.run)
         if journal is None or journal.state == "rolled_back":
             return None
-        if self._standing(journal) is Standing.NEW:
+        if journal.candidate_oid is not None:
+            demand_same(self.production, journal)
+        now_live = self._standing(journal)
+        if now_live is Standing.NEW:
             return self._take_up(journal)
-        if journal.state == "promoted":
+        if now_live is Standing.OLD and journal.state == "promoted" and journal.rollback is not None:
+            rolled_back(self.run, journal, self.asked.attachments, self.reporter)  # cut before that was noted
+            return None
+        if now_live is Standing.NEITHER or journal.state == "promoted":
             raise PromotionRefused(
                 text(
                     pt=f"A execução {self.run.id} foi promovida, mas a produção agora é outro banco.",
@@ -325,10 +369,10 @@ class Promotion(Attempt):
         """Finish one that was interrupted after its commit. People may be at work already: nothing goes back."""
         if journal.state != "promoted":
             journal = self._note_promoted(journal)
-        if "smoke" in journal.facts:
+        if (found := journal.facts.get("smoke")) and all(said == smoke.OK for said in found.values()):
             self.reporter.note(text(pt="Esta execução já foi promovida.", en="This run is promoted already."))
             return journal
-        journal, failed = self._look(journal)
+        journal, failed = self._look(journal, at_once=False)
         if failed:
             raise PromotionRefused(
                 text(
@@ -348,15 +392,8 @@ class Promotion(Attempt):
         with self.production.connect_outside() as conn:
             return standing(conn, journal.database, journal.live_oid, journal.candidate_oid)
 
-    def _remove(self, journal: Journal) -> None:
-        """Remove what was made beside production, and nothing else."""
-        if journal.mode == "repeat":
-            repeat.clear(self.run, self.production, journal.candidate)
-        for one in names.ours(self.outside):
-            if (one.run_id, one.kind) == (self.run.id, names.Kind.CANDIDATE):
-                beside.drop_unfinished(self.production, one.oid, run_id=self.run.id)
-        if journal.attachments is not None:
-            files.remove(self.run, self.asked.attachments)
+    def _remove(self, journal: Journal) -> Journal:
+        return leftovers.remove_made(self.run, self.production, self.outside, journal, self.asked.attachments)
 
     def _keep_rehearsal(self, journal: Journal) -> Journal:
         """A dry run leaves its findings, and no journal of a promotion."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from merge.errors import ConfigError, PromotionRefused
 from merge.language import counted, text
 from sandbox.events import now, operator
-from sandbox.promotion import candidate, entry, files, names, refusals, rights, written
+from sandbox.promotion import candidate, entry, files, leftovers, names, refusals, rights, written
 from sandbox.promotion.guard import WriteGuard
 from sandbox.promotion.journal import Journal, Rollback
 from sandbox.promotion.probing import probe
@@ -48,21 +48,32 @@ def rollback(run: Run, asked: Asked, reporter: Reporter) -> Journal:
     :raises PromotionRolledBack: something failed; production is what it was.
     """
     journal = Journal.of(run)
-    if journal is None or journal.state == "preparing":
-        raise ConfigError(
-            text(pt=f"A execução {run.id} não foi promovida.", en=f"Run {run.id} was not promoted."),
-            next_step="invoke promotions",
-        )
-    scratch = run.folder / entry.FOLDER
+    if journal is None or (journal.state == "preparing" and journal.candidate_oid is None):
+        raise _not_promoted(run)
     with (
         entry.told(run, "rollback"),
-        Production(asked.dsn, scratch, tools=asked.tools) as production,
+        Production(asked.dsn, entry.private(run), tools=asked.tools) as production,
         entry.alone(production) as outside,
     ):
+        entry.demand_same(production, journal)
         assert journal.candidate_oid is not None
         now_live = standing(outside, journal.database, journal.live_oid, journal.candidate_oid)
         if now_live is Standing.OLD:
-            return _rolled_back(run, journal, asked.attachments, reporter)
+            if journal.state == "preparing":
+                leftovers.remove_made(run, production, outside, journal, asked.attachments)
+                raise _not_promoted(run)
+            if journal.rollback is None:
+                raise PromotionRefused(
+                    text(
+                        pt="A produção já é a de antes, mas não foi esta ferramenta que voltou; nada foi feito.",
+                        en="Production is the one from before already, but not by this tool; nothing was done.",
+                    ),
+                    next_step="invoke promotions",
+                )
+            return rolled_back(run, journal, asked.attachments, reporter)
+        if now_live is Standing.NEW and journal.state == "preparing":  # killed between the commit and its note
+            run.attest("promoted", database=journal.database, server=journal.address, kept=journal.kept)
+            journal = replace(journal, state="promoted", promoted_at=now()).save(run)
         _check(production, outside, journal, now_live, asked)
         with WriteGuard(production) as guard:
             found = _dump(run, production, journal, reporter)
@@ -74,7 +85,14 @@ def rollback(run: Run, asked: Asked, reporter: Reporter) -> Journal:
             entry.confirm(reporter, production, asked.confirm, question)
             journal = _noted(journal, outside, found).save(run)
             journal = _swap(run, production, guard, journal, reporter)
-        return _rolled_back(run, journal, asked.attachments, reporter)
+        return rolled_back(run, journal, asked.attachments, reporter)
+
+
+def _not_promoted(run: Run) -> ConfigError:
+    return ConfigError(
+        text(pt=f"A execução {run.id} não foi promovida.", en=f"Run {run.id} was not promoted."),
+        next_step="invoke promotions",
+    )
 
 
 def swap_back(run: Run, production: Production, journal: Journal, reporter: Reporter) -> Journal:
@@ -82,7 +100,7 @@ def swap_back(run: Run, production: Production, journal: Journal, reporter: Repo
     with production.connect_outside() as outside, WriteGuard(production) as guard:
         journal = _noted(journal, outside, {}).save(run)
         journal = _swap(run, production, guard, journal, reporter)
-    return _rolled_back(run, journal, None, reporter)
+    return rolled_back(run, journal, None, reporter)
 
 
 def _swap(run: Run, production: Production, guard: WriteGuard, journal: Journal, reporter: Reporter) -> Journal:
@@ -174,7 +192,7 @@ def _noted(journal: Journal, outside: Connection, found: Mapping[str, int]) -> J
     )
 
 
-def _rolled_back(run: Run, journal: Journal, attachments: Path | None, reporter: Reporter) -> Journal:
+def rolled_back(run: Run, journal: Journal, attachments: Path | None, reporter: Reporter) -> Journal:
     """After the commit: the files that were added leave, too."""
     if journal.attachments is not None:
         with reporter.step(text(pt="Retirar os anexos acrescentados", en="Take the added attachments out")):

@@ -40,7 +40,7 @@ def show_promotion(reporter: Reporter, run: Run, journal: Journal, *, dry_run: b
         reporter.print_json(asdict(journal))
         return
     spent = words.duration(sum(journal.seconds.values()))
-    if dry_run:
+    if dry_run and journal.state == "preparing":
         reporter.note(
             text(
                 pt=f"Ensaio da promoção: tudo foi feito e provado em {spent}, menos a troca; nada ficou na produção.",

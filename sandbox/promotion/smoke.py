@@ -35,36 +35,41 @@ class Smoke:
         return tuple(f"{name}: {said}" for name, said in self.checks.items() if said != OK)
 
 
-def look(production: Production, profile: Profile, run: Run, journal: Journal) -> Smoke:
-    """Log in to production under its name, and look at it."""
+def look(production: Production, profile: Profile, run: Run, journal: Journal, *, at_once: bool = True) -> Smoke:
+    """Log in to production under its name, and look at it.
+
+    :param at_once: nobody can have worked there yet.
+    """
     try:
         with production.connect() as conn:
-            return Smoke(dict(_checks(conn, profile, run, journal)))
-    except psycopg.OperationalError as ex:
-        return Smoke({"login": type(ex).__name__})
+            return Smoke(dict(_checks(conn, profile, run, journal, at_once)))
+    except psycopg.Error as ex:
+        return Smoke({"login": f"{type(ex).__name__} {ex.sqlstate or ''}".strip()})
 
 
-def _checks(conn: Connection, profile: Profile, run: Run, journal: Journal) -> Iterator[tuple[str, str]]:
+def _checks(conn: Connection, profile: Profile, run: Run, journal: Journal, at_once: bool) -> Iterator[tuple[str, str]]:
     row = conn.execute("SELECT oid::bigint FROM pg_database WHERE datname = current_database()").fetchone()
     yield "login", OK if row == (journal.candidate_oid,) else text(pt="é outro banco", en="it is another database")
     owner = candidate.main_owner(conn)
-    yield "write", _can_write(conn, owner)
     expected = run.load("run").get("versions", {}).get("central")
     yield "version", "; ".join(refusals.of_version(conn, profile, owner, expected)) or OK
     signed = Fingerprint.from_dict(run.load("candidate-fingerprint"))
     schema = profile.application.schema_
     for table in profile.application.essential:
         if (known := signed.tables.get(f"{schema}.{table}")) is not None:
-            row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))).fetchone()
-            yield table, OK if row == (known.rows,) else f"{row[0] if row else 0} / {known.rows}"
+            name = sql.Identifier(schema, table)
+            row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(name)).fetchone()
+            found = row[0] if row is not None else 0
+            alike = found == known.rows if at_once else found >= known.rows
+            yield table, _may_write(conn, owner, name) if alike else f"{found} / {known.rows}"
 
 
-def _can_write(conn: Connection, owner: str) -> str:
-    """A table is made and written as the owner, and taken back."""
+def _may_write(conn: Connection, owner: str, table: sql.Identifier) -> str:
+    """Whether the owner may write a table, and the server lets it."""
     try:
         with conn.transaction(force_rollback=True):
             conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner)))
-            conn.execute("CREATE TABLE public.homolog_smoke AS SELECT 1 AS written")
+            conn.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE NOWAIT").format(table))
     except psycopg.Error as ex:
         return f"{type(ex).__name__} {ex.sqlstate}"
     return OK

@@ -19,6 +19,7 @@ from sandbox.promotion import promote as promoting
 from sandbox.promotion import rollback as rolling_back
 from sandbox.promotion import snapshot as snapshots
 from sandbox.promotion.attempt import Asked
+from sandbox.promotion.entry import answering
 from sandbox.promotion.journal import MODES
 from sandbox.promotion.production import Production
 from sandbox.runs import Run, private_folder
@@ -162,7 +163,7 @@ def promotions(c: Context, production: str = "", json: bool = False) -> None:
     if not production:
         found = keeping.kept(Run.all(), None)
     else:
-        with private_folder() as scratch, Production(production, scratch) as server:
+        with answering(), private_folder() as scratch, Production(production, scratch) as server:
             found = keeping.kept(Run.all(), server)
     if json:
         reporter.print_json([asdict(one) for one in found])
@@ -183,7 +184,7 @@ def discard(c: Context, run: str, production: str, confirm: str = "") -> None:
     reporter = Reporter()
     found = Run.open(run)
     found.lock()
-    with private_folder() as scratch, Production(production, scratch) as server:
+    with answering(), private_folder() as scratch, Production(production, scratch) as server:
         name = keeping.discard(found, server, confirm, reporter)
     reporter.note(text(pt=f"{name} foi apagado.", en=f"{name} was removed."))
 

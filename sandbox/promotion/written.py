@@ -24,9 +24,11 @@ _COLUMNS = """
     SELECT attname FROM pg_attribute
      WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped {not_generated} ORDER BY attnum
 """
-# The swap wrote the row of the database that was renamed away, and nobody has renamed it since. Every transaction that
-# wrote to the new one came after that.
-_SINCE = sql.SQL("age(t.xmin) < (SELECT age(d.xmin) FROM pg_database d WHERE d.oid = {})")
+# The swap wrote the rows of both databases in pg_database; one of them is still as it was, unless both were altered
+# since. Every transaction that wrote to the new one came after that.
+_SINCE = sql.SQL(
+    "age(t.xmin) < (SELECT max(age(d.xmin)) FROM pg_database d WHERE d.oid = {} OR d.datname = current_database())"
+)
 
 
 def dump(conn: Connection, renamed: int, path: Path, on_progress: OnProgress) -> Mapping[str, int]:
