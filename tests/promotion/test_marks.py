@@ -154,7 +154,7 @@ def test_it_was_written(watched: Watched, name: str) -> None:
 
 def test_which_table_is_said(watched: Watched) -> None:
     verdict = watched.since("UPDATE written SET v = 'z' WHERE id < 4")
-    assert any(line.startswith("public.written: ") and " 3 " in line for line in verdict.how), verdict
+    assert any(line.startswith("public.written: ") and " 3," in line for line in verdict.how), verdict
 
 
 def test_one_that_was_under_way_is_not_missed(watched: Watched) -> None:
