@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import psycopg
+
 
 class HomologationError(Exception):
     """Base of all errors meant for the user.
@@ -36,6 +38,11 @@ class HomologationError(Exception):
         self.evidence = None if evidence is None else str(evidence)
         self.next_step = next_step
         self.details = tuple(details)
+
+
+def cause(error: psycopg.Error) -> str:
+    """What a server's error may be called before users: its class and SQLSTATE. Its own message might quote a row."""
+    return " ".join(part for part in (type(error).__name__, error.sqlstate) if part)
 
 
 class Interrupted(HomologationError):

@@ -24,6 +24,7 @@ from merge.errors import (
     PreflightBlocked,
     ProofFailed,
     Unexpected,
+    cause,
 )
 from merge.language import text
 from sandbox import carry, choose, destruction, events, handover, inputs, intake, report, sample
@@ -384,11 +385,11 @@ def _logs(run: Run) -> list[Path]:
 
 def _lost(run: Run, ex: psycopg.Error) -> MergeError:
     """The error for what PostgreSQL says where nobody expects it to; its own message might quote a row."""
-    cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
+    said = cause(ex)
     return MergeError(
         text(
-            pt=f"O servidor da sandbox parou ou recusou um comando ({cause}).",
-            en=f"The sandbox's server stopped or refused a command ({cause}).",
+            pt=f"O servidor da sandbox parou ou recusou um comando ({said}).",
+            en=f"The sandbox's server stopped or refused a command ({said}).",
         ),
         next_step=text(
             pt=f"Nada se perdeu: continue com invoke homolog --resume {run.id}",

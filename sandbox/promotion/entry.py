@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from merge.errors import Interrupted, PromotionRefused, PromotionRolledBack, ServerError
+from merge.errors import Interrupted, PromotionRefused, PromotionRolledBack, ServerError, cause
 from merge.language import text
 from sandbox.promotion import marks
 
@@ -53,12 +53,12 @@ def told(run: Run, task: str) -> Iterator[None]:
             + f"invoke {task} --run {run.id} --production …",
         ) from None
     except psycopg.Error as ex:
-        cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
-        run.events.add(task, "lost", error=cause)
+        said = cause(ex)
+        run.events.add(task, "lost", error=said)
         raise PromotionRolledBack(
             text(
-                pt=f"O servidor de produção parou ou recusou um comando ({cause}); a produção está inteira.",
-                en=f"The production server stopped or refused a command ({cause}); production is whole.",
+                pt=f"O servidor de produção parou ou recusou um comando ({said}); a produção está inteira.",
+                en=f"The production server stopped or refused a command ({said}); production is whole.",
             ),
             next_step=text(pt="Repita: ", en="Repeat: ") + f"invoke {task} --run {run.id} --production …",
         ) from None
@@ -73,11 +73,11 @@ def answering() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as ex:
-        cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
+        said = cause(ex)
         raise ServerError(
             text(
-                pt=f"O servidor de produção parou ou recusou um comando ({cause}).",
-                en=f"The production server stopped or refused a command ({cause}).",
+                pt=f"O servidor de produção parou ou recusou um comando ({said}).",
+                en=f"The production server stopped or refused a command ({said}).",
             )
         ) from None
 

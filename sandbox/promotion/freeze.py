@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from merge import fingerprint
-from merge.errors import PromotionRefused, ProofFailed
+from merge.errors import PromotionRefused, ProofFailed, cause
 from merge.language import counted, text
 from merge.proof_objects import OURS
 from sandbox import archive, homolog, words
@@ -109,11 +109,11 @@ def _no_rows_told(run: Run) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as ex:
-        cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
+        said = cause(ex)
         raise PromotionRefused(
             text(
-                pt=f"O servidor da sandbox parou ou recusou um comando ({cause}).",
-                en=f"The sandbox's server stopped or refused a command ({cause}).",
+                pt=f"O servidor da sandbox parou ou recusou um comando ({said}).",
+                en=f"The sandbox's server stopped or refused a command ({said}).",
             ),
             evidence=run.folder,
             next_step=text(pt="Nada se perdeu: repita.", en="Nothing is lost: do it again."),

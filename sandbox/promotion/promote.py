@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from merge import fingerprint
-from merge.errors import BlockedError, HomologationError, MergeError, PromotionRefused, PromotionRolledBack
+from merge.errors import BlockedError, HomologationError, MergeError, PromotionRefused, PromotionRolledBack, cause
 from merge.language import text
 from sandbox import homolog, words
 from sandbox.events import now, operator
@@ -42,7 +42,7 @@ from sandbox.promotion.journal import Journal, put_aside
 from sandbox.promotion.probing import probe
 from sandbox.promotion.production import Production
 from sandbox.promotion.put_back import put_back
-from sandbox.promotion.rollback import rolled_back, swap_back
+from sandbox.promotion.rollback import note_promoted, rolled_back, swap_back
 from sandbox.promotion.swap import Standing, StandingUnknown, standing, swap
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Promotion(Attempt):
         except BlockedError as ex:
             return [f"{ex.what} {'; '.join(ex.details)}"]
         except psycopg.Error as ex:
-            said = f"{type(ex).__name__} {ex.sqlstate or ''}".strip()
+            said = cause(ex)
             return [text(pt=f"a produção não pôde ser lida ({said})", en=f"production could not be read ({said})")]
 
     def _compare(self, snapshot: str | None) -> Fingerprint:
@@ -187,8 +187,8 @@ class Promotion(Attempt):
         except psycopg.Error as ex:
             raise PromotionRolledBack(
                 text(
-                    pt=f"O servidor da sandbox parou ou recusou um comando ({type(ex).__name__} {ex.sqlstate or ''}).",
-                    en=f"The sandbox's server stopped or refused a command ({type(ex).__name__} {ex.sqlstate or ''}).",
+                    pt=f"O servidor da sandbox parou ou recusou um comando ({cause(ex)}).",
+                    en=f"The sandbox's server stopped or refused a command ({cause(ex)}).",
                 ),
                 evidence=self.run.folder,
                 next_step=text(pt="A produção não foi tocada: repita.", en="Production was not touched: repeat."),
@@ -279,7 +279,8 @@ class Promotion(Attempt):
 
     def _promoted(self, journal: Journal, swapped: Swapped) -> Journal:
         """After the commit: look at the new production, and go back at once if it is not well."""
-        journal = self._note_promoted(replace(journal, login_wait=swapped.login_wait, ended=swapped.ended))
+        journal = replace(journal, login_wait=swapped.login_wait, ended=swapped.ended, seconds=dict(self.seconds))
+        journal = note_promoted(self.run, journal)
         journal, failed = self._look(journal)
         if failed:
             self._go_back(journal, failed)
@@ -297,7 +298,7 @@ class Promotion(Attempt):
         try:
             swap_back(self.run, self.production, journal, self.reporter)
         except (HomologationError, psycopg.Error) as ex:
-            why = ex.what if isinstance(ex, HomologationError) else f"{type(ex).__name__} {ex.sqlstate or ''}"
+            why = ex.what if isinstance(ex, HomologationError) else cause(ex)
             raise MergeError(
                 text(
                     pt="A produção nova não passou nas conferências, e não se pôde voltar: ela é a que está no ar.",
@@ -307,11 +308,6 @@ class Promotion(Attempt):
                 details=(*failed, why),
                 next_step=f"invoke rollback --run {self.run.id} --production …",
             ) from None
-
-    def _note_promoted(self, journal: Journal) -> Journal:
-        self.run.attest("promoted", database=journal.database, server=journal.address, kept=journal.kept)
-        journal = replace(journal, state="promoted", promoted_at=now(), seconds=dict(self.seconds))
-        return journal.save(self.run)
 
     def _look(self, journal: Journal, *, at_once: bool = True) -> tuple[Journal, tuple[str, ...]]:
         """Look at the new production; return what is not well."""
@@ -368,7 +364,7 @@ class Promotion(Attempt):
     def _take_up(self, journal: Journal) -> Journal:
         """Finish one that was interrupted after its commit. People may be at work already: nothing goes back."""
         if journal.state != "promoted":
-            journal = self._note_promoted(journal)
+            journal = note_promoted(self.run, replace(journal, seconds=dict(self.seconds)))
         if (found := journal.facts.get("smoke")) and all(said == smoke.OK for said in found.values()):
             self.reporter.note(text(pt="Esta execução já foi promovida.", en="This run is promoted already."))
             return journal

@@ -34,6 +34,7 @@ from merge.errors import (
     PromotionRefused,
     PromotionRolledBack,
     ProofFailed,
+    cause,
 )
 from merge.fingerprint import Fingerprint
 from merge.language import text
@@ -223,10 +224,10 @@ def _removed_on_failure(run: Run, server: ExternalServer) -> Iterator[None]:
         if isinstance(ex, BackupError | BlockedError | MergeError | ProofFailed):
             raise _failed(ex.what, ex.details, ex.evidence or run.folder / FOLDER) from None
         if isinstance(ex, psycopg.Error):  # whose message may quote a row
-            cause = " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
+            said = cause(ex)
             what = text(
-                pt=f"o servidor parou ou recusou um comando ({cause})",
-                en=f"the server stopped or refused a command ({cause})",
+                pt=f"o servidor parou ou recusou um comando ({said})",
+                en=f"the server stopped or refused a command ({said})",
             )
             raise _failed(what, (), run.folder / FOLDER) from None
         raise

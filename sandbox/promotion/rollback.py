@@ -72,8 +72,7 @@ def rollback(run: Run, asked: Asked, reporter: Reporter) -> Journal:
                 )
             return rolled_back(run, journal, asked.attachments, reporter)
         if now_live is Standing.NEW and journal.state == "preparing":  # killed between the commit and its note
-            run.attest("promoted", database=journal.database, server=journal.address, kept=journal.kept)
-            journal = replace(journal, state="promoted", promoted_at=now()).save(run)
+            journal = note_promoted(run, journal)
         _check(production, outside, journal, now_live, asked)
         with WriteGuard(production) as guard:
             found = _dump(run, production, journal, reporter)
@@ -86,6 +85,12 @@ def rollback(run: Run, asked: Asked, reporter: Reporter) -> Journal:
             journal = _noted(journal, outside, found).save(run)
             journal = _swap(run, production, guard, journal, reporter)
         return rolled_back(run, journal, asked.attachments, reporter)
+
+
+def note_promoted(run: Run, journal: Journal) -> Journal:
+    """Write down that the swap of a promotion was committed."""
+    run.attest("promoted", database=journal.database, server=journal.address, kept=journal.kept)
+    return replace(journal, state="promoted", promoted_at=now()).save(run)
 
 
 def _not_promoted(run: Run) -> ConfigError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from merge.errors import cause
 from merge.fingerprint import Fingerprint
 from merge.language import text
 from sandbox.promotion import candidate, refusals
@@ -44,7 +45,7 @@ def look(production: Production, profile: Profile, run: Run, journal: Journal, *
         with production.connect() as conn:
             return Smoke(dict(_checks(conn, profile, run, journal, at_once)))
     except psycopg.Error as ex:
-        return Smoke({"login": f"{type(ex).__name__} {ex.sqlstate or ''}".strip()})
+        return Smoke({"login": cause(ex)})
 
 
 def _checks(conn: Connection, profile: Profile, run: Run, journal: Journal, at_once: bool) -> Iterator[tuple[str, str]]:
@@ -71,5 +72,5 @@ def _may_write(conn: Connection, owner: str, table: sql.Identifier) -> str:
             conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner)))
             conn.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE NOWAIT").format(table))
     except psycopg.Error as ex:
-        return f"{type(ex).__name__} {ex.sqlstate}"
+        return cause(ex)
     return OK

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from merge import fingerprint
-from merge.errors import BackupError, ConfigError, ServerError
+from merge.errors import BackupError, ConfigError, ServerError, cause
 from merge.fingerprint import Fingerprint
 from merge.language import counted, text
 from sandbox import binaries, choose, intake, labelled, restore, runs
@@ -208,7 +208,7 @@ def _lost(ex: psycopg.Error) -> ServerError:
         details=[
             text(pt="Uma tabela ficou bloqueada por outra sessão.", en="A table stayed locked by another session.")
             if isinstance(ex, psycopg.errors.LockNotAvailable)
-            else " ".join(part for part in (type(ex).__name__, ex.sqlstate) if part)
+            else cause(ex)
         ],
         next_step=text(pt="Nada foi gravado nela. Tente de novo.", en="Nothing was written there. Try again."),
     )
