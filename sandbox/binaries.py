@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from merge.errors import ServerError
@@ -125,13 +126,11 @@ def unprivileged() -> User | None:
         return None
     import pwd
 
-    for attempt in (_add_user, lambda: None):
-        try:
-            entry = pwd.getpwnam(USER)
-        except KeyError:
-            attempt()
-        else:
-            return entry.pw_uid, entry.pw_gid
+    with suppress(KeyError):
+        return pwd.getpwnam(USER)[2:4]
+    _add_user()
+    with suppress(KeyError):
+        return pwd.getpwnam(USER)[2:4]
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:
@@ -146,9 +145,23 @@ def unprivileged() -> User | None:
 
 
 def _add_user() -> None:
-    if useradd := shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin"):
-        arguments = ("--system", "--no-create-home", "--user-group", "--shell", "/usr/sbin/nologin", USER)
-        subprocess.run([useradd, *arguments], capture_output=True, check=False)  # another process may do it as well
+    import fcntl
+    import pwd
+
+    useradd = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if useradd is None:
+        return
+    arguments = ("--system", "--no-create-home", "--user-group", "--shell", "/usr/sbin/nologin", USER)
+    place = Path("/etc/.pwd.lock")  # of all that changes accounts
+    with suppress(OSError):
+        place.touch(0o600)
+    with suppress(OSError), place.open("a") as lock:
+        # Of two useradds at once, both may succeed, and the last one's number counts: the other's server has no user.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            pwd.getpwnam(USER)  # another process was faster
+        except KeyError:
+            subprocess.run([useradd, *arguments], capture_output=True, check=False)
 
 
 def can_enter(folder: Path, user: User) -> bool:

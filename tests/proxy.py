@@ -34,6 +34,8 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self._closed = True
         self.resume()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes who waits on it; closing does not
         self._listener.close()
         self.cut()
 

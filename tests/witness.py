@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -56,8 +56,9 @@ class Listener:
         self.udp.bind((host, self.port))
         self.tcp.listen()
         self.came: list[str] = []
-        for waiting in (self._connections, self._packets):
-            threading.Thread(target=waiting, daemon=True).start()
+        self._threads = [threading.Thread(target=waiting) for waiting in (self._connections, self._packets)]
+        for thread in self._threads:
+            thread.start()
 
     def _connections(self) -> None:
         try:
@@ -77,6 +78,11 @@ class Listener:
 
     def close(self) -> None:
         """End it."""
+        for one in (self.tcp, self.udp):
+            with suppress(OSError):  # UDP is not connected, but who waits on it wakes up
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
         for one in (self.tcp, self.udp):
             one.close()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -264,6 +267,44 @@ def test_programs_below_a_closed_folder_are_copied(
         assert server._home.is_relative_to(open_folder)
     finally:
         server.destroy()
+
+
+_ACCOUNT = """
+import sys
+from sandbox import binaries
+
+binaries.USER = sys.argv[1]
+print("ready", flush=True)
+sys.stdin.readline()  # all at once
+print(binaries.unprivileged())
+"""
+
+
+@pytest.mark.skipif(not _ROOT or shutil.which("useradd") is None, reason="only root, with useradd, makes accounts")
+def test_many_at_once_make_one_account() -> None:
+    """As the workers of a test run do on a new machine, or two commands."""
+    import pwd
+
+    name = f"homolog-test-{secrets.token_hex(4)}"
+    command = (sys.executable, "-c", _ACCOUNT, name)
+    try:
+        with ExitStack() as stack:
+            started = [
+                stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+                for _ in range(4)
+            ]
+            for process in started:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+            for process in started:
+                process.stdin.write("\n")
+                process.stdin.flush()
+            told = {process.communicate(timeout=60)[0].strip() for process in started}
+        entry = pwd.getpwnam(name)
+        assert told == {str((entry.pw_uid, entry.pw_gid))}
+    finally:
+        subprocess.run(["userdel", name], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize(("wanted", "given"), [(None, 16), (9, 16), (15, 16), (16, 16), (17, 18), (18, 18), (19, 18)])
