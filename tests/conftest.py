@@ -22,6 +22,8 @@ pytest_plugins = [
     "tests.fix_sample",
     "tests.fix_production",
     "tests.fix_promotion",
+    "tests.fix_vendor",
+    "tests.fix_town",
 ]
 
 

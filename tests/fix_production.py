@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from sandbox import binaries
 from sandbox.command import LocalCommand
@@ -23,6 +23,8 @@ from sandbox.embedded import end_processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from tests.fix_town import Town
 
 SUPERUSER = "postgres"
 OWNER = "esus_owner"
@@ -132,6 +134,19 @@ class ProductionServer:
 
     def _run(self, name: str, *args: str) -> None:
         LocalCommand((str(self.bin / name), *args), binaries.environment(), self.user).run()
+
+
+def contents(server: ProductionServer | Town, database: str, tables: tuple[str, ...]) -> dict[str, list[bytes]]:
+    """Every row as binary COPY gives it: what an ordinary text would hide, it does not."""
+    found = {}
+    with server.connect(database) as conn:
+        for table in tables:
+            give = sql.SQL("COPY (SELECT t.* FROM {0} t ORDER BY 1) TO STDOUT (FORMAT binary)").format(
+                sql.Identifier(table)
+            )
+            with conn.cursor().copy(give) as copy:
+                found[table] = [bytes(block) for block in copy]
+    return found
 
 
 def production_server(major: int = 16, settings: Mapping[str, str] | None = None) -> Iterator[ProductionServer]:

@@ -17,7 +17,7 @@ from sandbox.promotion import capsule
 from sandbox.promotion.production import Production
 from sandbox.runs import Run
 from sandbox.sample import create_schema, fill, world
-from tests.fix_production import DATABASE, OWNER, SUPERUSER, ProductionServer, production_server
+from tests.fix_production import DATABASE, OWNER, SUPERUSER, ProductionServer, contents, production_server
 from tests.fix_sample import declared
 
 if TYPE_CHECKING:
@@ -116,19 +116,6 @@ def _run(folder: Path, engine: str = "sql") -> Run:
     return run
 
 
-def _contents(server: ProductionServer, database: str, tables: tuple[str, ...]) -> dict[str, list[bytes]]:
-    """Every row as binary COPY gives it: what an ordinary text would hide, it does not."""
-    contents = {}
-    with server.connect(database) as conn:
-        for table in tables:
-            give = sql.SQL("COPY (SELECT t.* FROM {0} t ORDER BY 1) TO STDOUT (FORMAT binary)").format(
-                sql.Identifier(table)
-            )
-            with conn.cursor().copy(give) as copy:
-                contents[table] = [bytes(block) for block in copy]
-    return contents
-
-
 def _neutralise(server: ProductionServer, folder: Path, database: str = CANDIDATE) -> UndoList:
     """As the sandbox does it, forgotten to be undone."""
     undo_list = UndoList(folder / "alternate" / "undo-central")
@@ -147,15 +134,15 @@ def test_what_was_forgotten_is_put_back(
     municipal: ProductionServer, candidate: str, production: Production, tmp_path: Path
 ) -> None:
     tables = _everything(municipal)
-    before = _contents(municipal, DATABASE, tables)
+    before = contents(municipal, DATABASE, tables)
     assert all(before[table] for table in CAPSULE)
     _neutralise(municipal, tmp_path)
-    neutral = _contents(municipal, candidate, tables)
+    neutral = contents(municipal, candidate, tables)
     assert {table for table in tables if neutral[table] != before[table]} == set(CAPSULE)  # each has something to do
 
     done = capsule.put_back(production, candidate, PROFILE)
-    assert _contents(municipal, candidate, tables) == before  # and no trigger wrote history
-    assert _contents(municipal, DATABASE, tables) == before
+    assert contents(municipal, candidate, tables) == before  # and no trigger wrote history
+    assert contents(municipal, DATABASE, tables) == before
     assert [t.table for t in done.tables] == list(CAPSULE)
     assert done.absent == ()
     counted = {t.table: t for t in done.tables}
@@ -206,7 +193,7 @@ def test_every_rule_alone_is_found_and_undone(municipal: ProductionServer, candi
             else:
                 neutralise.undo(lambda: municipal.connect(candidate, OWNER), undo_list)
             capsule.undo_is_complete(production, candidate, run, PROFILE)
-    assert _contents(municipal, candidate, CHANGED) == _contents(municipal, DATABASE, CHANGED)
+    assert contents(municipal, candidate, CHANGED) == contents(municipal, DATABASE, CHANGED)
 
 
 def test_the_undo_list_of_the_vendors_engine(
@@ -256,11 +243,11 @@ def test_rows_that_the_merge_added_stay(
     exact = _changed("tb_nodo", exact=True)
     with municipal.connect(little) as conn:
         conn.execute("UPDATE tb_servidor_smtp SET st_ativo = 0")
-    before = _contents(municipal, little, CAPSULE)
+    before = contents(municipal, little, CAPSULE)
     with pytest.raises(PromotionRefused) as refused:
         capsule.put_back(little_production, little, exact)
     assert [line.split(":")[0] for line in refused.value.details] == ["tb_nodo"]
-    assert _contents(municipal, little, CAPSULE) == before  # nothing was half done
+    assert contents(municipal, little, CAPSULE) == before  # nothing was half done
 
 
 def test_only_rows_that_are_meant(municipal: ProductionServer, little: str, little_production: Production) -> None:
@@ -391,4 +378,4 @@ def test_on_another_version(tmp_path: Path) -> None:
             done = capsule.put_back(little_production, CANDIDATE, known)
         assert [(t.same, t.put_back, t.added) for t in done.tables] == [(0, 2, 1)]
         table = ("Cfg %x",)
-        assert _contents(server, CANDIDATE, table) == _contents(server, DATABASE, table)
+        assert contents(server, CANDIDATE, table) == contents(server, DATABASE, table)
