@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from merge.errors import ConfigError, ServerError
+from merge.errors import BlockedError, ConfigError, ServerError
 from merge.language import text
 from sandbox import images, installer, labelled
 from sandbox.pec import isolation, neutralise, pec_log, tls
@@ -169,7 +169,7 @@ class Alternate:
 
     def undo_list(self, base: Base) -> UndoList:
         """Where the old values of what was neutralised in a base are."""
-        return UndoList(self.folder / f"undo-{base.name}")
+        return undo_list_of(self.run, base.name)
 
     def neutralise(self, base: Base) -> None:
         """Keep a restored base from talking to the outside.
@@ -344,6 +344,37 @@ class Alternate:
             yield connection
         finally:
             connection.close()
+
+
+def undo_list_of(run: Run, name: str) -> UndoList:
+    """Where the old values of what was neutralised in a base are; `name` is what the evidence calls it."""
+    return UndoList(run.folder / FOLDER / f"undo-{name}")
+
+
+def undo_list_problem(run: Run, name: str) -> str | None:
+    """Why it is not known any more what was neutralised in a base; None if it is.
+
+    The list holds passwords, so that nobody signs it as evidence; but the log of the run, which is chained, says how
+    many rows must be in it.
+    """
+    undo_list = undo_list_of(run, name)
+    noted = [
+        event["rows"]
+        for event in run.events.read()
+        if (event["step"], event["event"], event.get("base")) == ("pec", "neutralised", name)
+    ]
+    # There may be more in the list: a kill may have come between a commit and its event.
+    if sum(entry.rows for b in undo_list.batches() if b.state != "void" for entry in b.entries) < sum(noted):
+        return text(
+            pt=f"a lista de desfazer não está mais inteira na pasta da execução ({name})",
+            en=f"the undo list is not whole in the run's folder any more ({name})",
+        )
+    try:
+        for entry in (entry for batch in undo_list.current() for entry in batch.entries):
+            next(undo_list.reading(entry), None)  # which looks at the whole file first
+    except BlockedError as ex:
+        return ex.what
+    return None
 
 
 def remove(run: Run) -> None:

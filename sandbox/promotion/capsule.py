@@ -23,10 +23,8 @@ from psycopg import sql
 
 from merge.errors import BlockedError, PromotionRefused
 from merge.language import counted, text
-from sandbox.options import PEC, options_of
-from sandbox.pec import neutralise
-from sandbox.pec.alternate import FOLDER
-from sandbox.pec.undo_list import UndoList
+from sandbox.options import CENTRAL, PEC, options_of
+from sandbox.pec import alternate, neutralise
 from sandbox.pec.undo_values import SHOWN, changing, columns_of, key_of, set_exact
 
 if TYPE_CHECKING:
@@ -182,23 +180,16 @@ def _undo_list(production: Production, candidate: str, run: Run, schema: str, pr
     """Rows of the sandbox's undo list; what of it is not in the candidate is a problem."""
     if options_of(run).engine != PEC:
         return 0
-    undo_list = UndoList(run.folder / FOLDER / "undo-central")
-    entries = [entry for batch in undo_list.current() for entry in batch.entries]
-    noted = run.load("pec").get("neutralised", {}).get("central", ()) if run.has("pec") else ()
-    if not undo_list.batches() and any(change["rows"] for change in noted):
-        problems.append(
-            text(
-                pt="a lista de desfazer do central não está mais na pasta da execução",
-                en="the central's undo list is not in the run's folder any more",
-            )
-        )
+    if problem := alternate.undo_list_problem(run, CENTRAL):
+        problems.append(problem)
+    undo_list = alternate.undo_list_of(run, CENTRAL)
     connect = partial(production.connect, candidate)
     try:
         for left in neutralise.differences(connect, undo_list, schema=schema, searched=_SEARCHED):
             problems.append(f"{left.rule} {left.table} [{left.key}] {left.column or '-'}")
     except BlockedError as ex:  # the list was changed, or the server refused
         problems += [ex.what, *ex.details]
-    return sum(entry.rows for entry in entries)
+    return sum(entry.rows for batch in undo_list.current() for entry in batch.entries)
 
 
 # One table

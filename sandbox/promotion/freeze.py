@@ -24,7 +24,8 @@ from merge.language import counted, text
 from merge.proof_objects import OURS
 from sandbox import archive, homolog, words
 from sandbox.command import CommandFailed
-from sandbox.options import PEC, options_of
+from sandbox.options import CENTRAL, PEC, options_of
+from sandbox.pec import alternate
 from sandbox.rehearsal import DATABASE, PROOF
 from sandbox.runs import CANDIDATE
 
@@ -201,6 +202,9 @@ def not_promotable(run: Run) -> tuple[str, ...]:
         reasons.append(text(pt="não há prova: ", en="there is no proof: ") + ", ".join(missing))
     if different := [name for name, proof in proofs_made.items() if proof is not None and proof["differences"]]:
         reasons.append(text(pt="a prova achou diferenças: ", en="the proof found differences: ") + ", ".join(different))
+    # It holds what must be in the candidate again; without it, nothing can show that in production.
+    if result["engine"] == PEC and (problem := alternate.undo_list_problem(run, CENTRAL)):
+        reasons.append(problem)
     if not result["candidate"]["promotable"] and not reasons:
         reasons.append(str(result["candidate"]["reason"]))
     return tuple(reasons)

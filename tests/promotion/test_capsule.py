@@ -13,7 +13,7 @@ from merge import profile
 from merge.errors import PromotionRefused
 from sandbox.pec import neutralise
 from sandbox.pec.undo_list import UndoList
-from sandbox.promotion import capsule
+from sandbox.promotion import capsule, freeze
 from sandbox.promotion.production import Production
 from sandbox.runs import Run
 from sandbox.sample import create_schema, fill, world
@@ -201,7 +201,9 @@ def test_the_undo_list_of_the_vendors_engine(
 ) -> None:
     run = _run(tmp_path / "run", engine="pec")
     undo_list = _neutralise(municipal, run.folder)
-    run.save("pec", {"neutralised": {"central": [{"rule": "D-05", "rows": 1}]}})
+    rows = sum(entry.rows for batch in undo_list.batches() for entry in batch.entries)
+    run.events.add("pec", "neutralised", base="central", rows=rows)
+    run.events.add("pec", "neutralised", base="central", rows=0)  # once more, for the second source
     capsule.put_back(production, candidate, PROFILE)
     with pytest.raises(PromotionRefused) as refused:  # the capsule knows nothing of queues
         capsule.undo_is_complete(production, candidate, run, PROFILE)
@@ -219,10 +221,14 @@ def test_the_undo_list_of_the_vendors_engine(
     assert values.name in refused.value.details[0]
     values.write_bytes(kept)
 
+    validated = {"final": True, "status": "validated", "candidate": {"promotable": True}}
+    run.save("result", {**validated, "engine": "pec", "content_proof": {"differences": 0}})
+    assert freeze.not_promotable(run) == ()
     (undo_list.folder / "undo.jsonl").unlink()
-    with pytest.raises(PromotionRefused, match=r".") as refused:  # nobody can tell any more
+    with pytest.raises(PromotionRefused) as refused:  # nobody can tell any more
         capsule.undo_is_complete(production, candidate, run, PROFILE)
     assert len(refused.value.details) == 1
+    assert freeze.not_promotable(run) == refused.value.details  # which is told before anything is done
 
 
 def test_rows_that_the_merge_added_stay(
