@@ -59,7 +59,8 @@ def prove_content(
         ``src_<n>``.
     :param on_progress: called with steps done and steps in all.
     :param connect_owner: see `merge.proof_central.prove_central`.
-    :param declared: by table, the kinds of differences that are expected, as the application ran on the database.
+    :param declared: by table, the kinds of differences that are expected, as the application ran on the database and
+        has merged; None if it has not.
     :raises ProofFailed: if there is no baseline.
     """
     start = time.monotonic()
@@ -95,6 +96,7 @@ class _Prover(BaselineProof):
     ) -> None:
         super().__init__(conn, plan, Findings(None, "content", declared))
         self.sources = list(sources)
+        self.by_application = declared is not None
         self.rows: dict[int, dict[str, int]] = defaultdict(dict)
         self.ranges = {n: proof_crosswalk.Ranges() for n in self.sources}
         self.new: dict[str, int] = {}  # merged rows that are none of the baseline's
@@ -132,7 +134,7 @@ class _Prover(BaselineProof):
     def conclude(self, conn: Connection) -> None:
         """Prove what is not in tables."""
         proof_large_objects.check_content(conn, sources=self.sources, findings=self.findings)
-        proof_sequences.check(conn, self.plan, self.catalog, self.findings)
+        proof_sequences.check(conn, self.plan, self.catalog, self.findings, by_application=self.by_application)
         self.check_objects(conn)
 
     # The baseline, and what the sources hold

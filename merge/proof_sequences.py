@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 Member = tuple[str, str]
 
 
-def check(conn: Connection, plan: Plan, catalog: Catalog, findings: Findings) -> None:
+def check(conn: Connection, plan: Plan, catalog: Catalog, findings: Findings, *, by_application: bool = False) -> None:
     """Compare every sequence with the baseline and with the data.
 
-    A sequence that already stood behind its data must only not have fallen back, unless the data grew.
+    A sequence that already stood behind its data must only not have fallen back, unless the data grew. Which keys it
+    numbers can be unsure: this project puts it ahead of all that it may, so that it must be.
+
+    :param by_application: the application has numbered what came, which moves no other sequence than that of a table:
+        one is only known to be behind if it is behind all keys that it may number.
     """
     before = {
         name: (last + called, definition)
@@ -32,6 +36,12 @@ def check(conn: Connection, plan: Plan, catalog: Catalog, findings: Findings) ->
     keys = [(t.name, t.key[0]) for t in plan if len(t.key) == 1 and _is_integer(catalog, t.name, t.key[0])]
     tops: dict[Member, int] = {}
     moving = [member for member in keys if _moves(plan, member)]
+
+    def is_behind(stands: int, member: Member) -> bool:
+        if member not in tops:
+            tops[member] = _top(conn, plan.schema, member)
+        return stands <= tops[member] and tops[member] > _old_top(conn, member)
+
     for name in sorted(before):
         if name not in now:
             findings.touched()
@@ -48,15 +58,12 @@ def check(conn: Connection, plan: Plan, catalog: Catalog, findings: Findings) ->
         if increment < 0:
             continue
         numbered = _numbered(name, catalog, keys) or moving
-        for member in numbered:
-            if member not in tops:
-                tops[member] = _top(conn, plan.schema, member)
-            top = tops[member]
-            if stands <= top and top > _old_top(conn, member):
-                findings.add(
-                    Kind.SEQUENCE, name, column=".".join(member), expected=f"> {top}", found=f"next is {stands}"
-                )
-                break
+        member = next((m for m in numbered if is_behind(stands, m)), None)
+        if member is None or (by_application and not all(is_behind(stands, m) for m in numbered)):
+            continue
+        findings.add(
+            Kind.SEQUENCE, name, column=".".join(member), expected=f"> {tops[member]}", found=f"next is {stands}"
+        )
 
 
 def _is_integer(catalog: Catalog, table: str, column: str) -> bool:
@@ -73,7 +80,7 @@ def _numbered(sequence: str, catalog: Catalog, keys: list[Member]) -> list[Membe
     """The keys that a sequence numbers, by ownership or by its name; empty if nothing tells.
 
     Names known: ``table_column_seq``, ``seq_table`` and, without underscores, abbreviated and cut off,
-    ``sq_<table>_<column>``.
+    ``sq_<table>_<column>``; the table with its prefix or without.
     """
     owner = catalog.sequences[sequence].owner if sequence in catalog.sequences else None
     if owner is not None:
@@ -90,9 +97,14 @@ def _is_named_after(sequence: str, table: str, column: str) -> bool:
     entity, _, number = rest.rpartition("_")
     if prefix != "sq" or len(number) < 6 or not column.replace("_", "").startswith(number):
         return False
-    position, letters = 0, stem.replace("_", "")
-    for letter in entity.replace("_", ""):
-        position = letters.find(letter, position) + 1
+    return any(_abbreviates(entity.replace("_", ""), name.replace("_", "")) for name in (table, stem))
+
+
+def _abbreviates(short: str, name: str) -> bool:
+    """Whether a name gives the other one if letters are left out."""
+    position = 0
+    for letter in short:
+        position = name.find(letter, position) + 1
         if not position:
             return False
     return True

@@ -165,6 +165,23 @@ def test_what_is_spoiled_is_found_whatever_keys_the_rows_got(
     assert (kind, table) in {(d.kind, d.table) for d in found}, [str(d) for d in found]
 
 
+def test_an_application_moves_no_sequence_but_that_of_a_table(merged: Merged) -> None:
+    """Of which nothing tells what it numbers: our own merge puts it ahead of all, another one need not."""
+    merged.corrupt(
+        "ALTER SEQUENCE seq_visit RENAME TO numbers; SELECT setval('numbers', 70);"
+        "UPDATE homolog.base_sequence SET name = 'numbers' WHERE name = 'seq_visit'"
+    )
+
+    def behind(declared: dict[str, Any] | None) -> list[str]:
+        proof = prove_content(merged.connect, merged.plan, SOURCES, 1, declared=declared)
+        return [d.table for d in proof.examples if d.kind == "sequence"]
+
+    assert behind(None) == ["numbers"]
+    assert behind({}) == []
+    merged.corrupt("SELECT setval('numbers', 5), setval('person_id_seq', 70)")
+    assert behind({}) == ["numbers", "person_id_seq"]  # it fell back; and what is owned is known
+
+
 def test_rows_that_content_cannot_tell_apart_can_be_swapped(merged: Merged) -> None:
     """What the report says of them is true: only their number is proved."""
     # Two steps of one problem are the same but for their keys; a step of another problem is not.

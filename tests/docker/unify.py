@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from graphlib import CycleError, TopologicalSorter
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from merge.catalog import Catalog
 
 _AT_ONCE = 200
+_NUMBERS = re.compile(r"CREATE SEQUENCE (\w+); -- (\w+)\.(\w+)")
 _STEPS = 5
 _SWITCH = ("DISABLE", "ENABLE")
 """The rows of the triggers' history are among those that are added."""
@@ -33,7 +36,7 @@ def script(conn: psycopg.Connection[tuple[object, ...]], catalog: Catalog) -> st
     conn.execute("SET search_path = public; SET extra_float_digits = 3")
     audited = [table for table in catalog.tables if catalog.tables[table].triggers]
     silent, loud = ([f'ALTER TABLE public."{table}" {word} TRIGGER USER' for table in audited] for word in _SWITCH)
-    statements = [*silent, *_rows(conn, catalog), *loud, *_sequences(conn)]
+    statements = [*silent, *_rows(conn, catalog), *loud, *_sequences()]
     size = -(-len(statements) // _STEPS)
     steps = [statements[start : start + size] for start in range(0, len(statements), size)]
     return "".join("".join(f"{statement};\n" for statement in step) + "COMMIT;\n" for step in steps)
@@ -78,9 +81,11 @@ def _groups(catalog: Catalog) -> Iterator[tuple[str, ...]]:
             return
 
 
-def _sequences(conn: psycopg.Connection[tuple[object, ...]]) -> Iterator[str]:
-    listed = "SELECT relname::text FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
-    for (name,) in conn.execute(listed).fetchall():
-        sequence = sql.Identifier("public", str(name))
-        for (last,) in conn.execute(sql.SQL("SELECT last_value FROM {}").format(sequence)).fetchall():
-            yield f"SELECT setval('{sequence.as_string(conn)}', {last})"  # called: the stand-in has taken the first
+def _sequences() -> Iterator[str]:
+    """Each sequence, ahead of the keys of its own table and no others, as whoever asks it for keys leaves it."""
+    schema = files("sandbox.sample").joinpath("schema.sql").read_text(encoding="utf-8")
+    for sequence, table, column in _NUMBERS.findall(schema):
+        yield (
+            f"SELECT setval('public.{sequence}', m.top) FROM (SELECT max({column}) AS top FROM public.{table}) m"
+            f" WHERE m.top > (SELECT last_value FROM public.{sequence})"
+        )
