@@ -133,9 +133,9 @@ class VendorRehearsal(rehearsal.Rehearsal):
             self.reporter.warn(
                 text(
                     pt=f"{counted(many, 'valor', 'valores')} da configuração não voltaram: alguém os mudou no PEC. "
-                    f"Veja {self.run.folder / 'pec.json'}",
+                    f"Veja {self.run.folder / 'pec.json'}. Uma promoção leva os da produção, ou é recusada.",
                     en=f"{counted(many, 'value', 'values')} of the settings did not come back: somebody changed "
-                    f"them in PEC. See {self.run.folder / 'pec.json'}",
+                    f"them in PEC. See {self.run.folder / 'pec.json'}. A promotion takes production's, or is refused.",
                 )
             )
         self.prove_content(plan, sources)
