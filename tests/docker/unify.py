@@ -87,5 +87,5 @@ def _sequences() -> Iterator[str]:
     for sequence, table, column in _NUMBERS.findall(schema):
         yield (
             f"SELECT setval('public.{sequence}', m.top) FROM (SELECT max({column}) AS top FROM public.{table}) m"
-            f" WHERE m.top > (SELECT last_value FROM public.{sequence})"
+            f" WHERE m.top >= (SELECT last_value FROM public.{sequence})"
         )
