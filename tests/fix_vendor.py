@@ -24,7 +24,7 @@ import pytest
 from merge import catalog
 from sandbox import homolog, images
 from sandbox.console import Reporter
-from sandbox.labelled import leftovers
+from sandbox.labelled import leftovers, remove
 from sandbox.options import Options
 from sandbox.rehearsal import DATABASE
 from sandbox.runs import Run
@@ -196,7 +196,13 @@ def _session(jar: Path, folder: Path, central: Path, source: Path, *more: str) -
         begun.wait_for("run", lambda: runs.is_dir() and bool(list(runs.glob("*/run.json"))))
         (made,) = runs.glob("2*")
         begun.run = Run(made)
-        yield begun
+        try:
+            yield begun
+        except BaseException:
+            process.terminate()
+            process.wait(120)
+            remove(leftovers(begun.run.id))  # a run that is in production is not destroyed
+            raise
     while_there = things(begun.run)
     destroyed = invoke(runs, "destroy", begun.run.id, "--yes")
     assert destroyed.returncode == 0, destroyed.stderr

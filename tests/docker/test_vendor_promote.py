@@ -54,7 +54,6 @@ def test_what_pec_merged_goes_to_production_and_back(
         assert fingerprint.differences(before, fingerprint.take(town.connect)) == ()
 
         to = ("--run", run.id, "--production", town.dsn(), "--confirm", "esus", "--json")
-        operator.invoke("promote", *to, "--disk-free", "50", "--dry-run")
         journal = json.loads(operator.invoke("promote", *to, "--disk-free", "50"))
         assert journal["state"] == "promoted"
         assert contents(town, "esus", CAPSULE) == kept
@@ -76,8 +75,8 @@ def _queue(town: Town) -> set[str]:
 
 
 def _left_out(town: Town, operator: Operator, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the capsule, the value that undoing left in the candidate is found beside production."""
-    asked = Asked(town.dsn(), confirm="esus", disk_free=50 << 30)
+    """Rehearsed without the capsule, the value that undoing left in the candidate is found beside production."""
+    asked = Asked(town.dsn(), confirm="esus", dry_run=True, disk_free=50 << 30)
     with monkeypatch.context() as patch:
         for name in ("HOMOLOG_LANG", "HOMOLOG_RUNS", "HOMOLOG_KEYS", "PATH"):
             patch.setenv(name, operator.env[name])
