@@ -23,15 +23,17 @@ OURS = "(nspname ~ '^pg_' OR nspname = 'information_schema' OR nspname ~ '^homol
 
 _DEFINITIONS = """
     WITH space AS (SELECT oid, nspname FROM pg_namespace WHERE NOT {ours}),
-    relation AS (SELECT c.*, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS full_name
+    relation AS (SELECT c.oid, relname, relkind, relpersistence, relowner, relrowsecurity, relforcerowsecurity,
+                        relreplident, {partition} AS partition, reloptions, relam,
+                        quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS full_name
                    FROM pg_class c JOIN space n ON n.oid = c.relnamespace WHERE c.relkind <> 't'),
     object (kind, name, table_name, definition) AS (
     SELECT 'schema', nspname::text, nspname::text, '' FROM space
      UNION ALL
     SELECT 'relation', full_name, relname::text,
            concat_ws('|', relkind, relpersistence, {relation_owner} relrowsecurity, relforcerowsecurity,
-                     relreplident, relispartition_, reloptions::text, am.amname)
-      FROM (SELECT *, {partition} AS relispartition_ FROM relation) r LEFT JOIN pg_am am ON am.oid = r.relam
+                     relreplident, partition, reloptions::text, am.amname)
+      FROM relation r LEFT JOIN pg_am am ON am.oid = r.relam
      UNION ALL
     SELECT 'column', full_name || '.' || quote_ident(attname), relname::text,
            concat_ws('|', {position}, format_type(atttypid, atttypmod), attnotnull, attcollation::regcollation_,

@@ -135,7 +135,7 @@ def unlike_tables(conn: Connection, schema: str, other: str) -> set[str]:
             SELECT c.relname, array_agg(a.attname || ' ' || a.atttypid ORDER BY a.attname) AS columns
               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
               JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-             WHERE c.relkind = 'r' AND n.nspname IN (%s, %s) GROUP BY c.oid) t
+             WHERE c.relkind = 'r' AND n.nspname IN (%s, %s) GROUP BY c.oid, c.relname) t
          GROUP BY relname HAVING count(DISTINCT columns) > 1
     """
     return {name for (name,) in conn.execute(query, [schema, other])}

@@ -36,7 +36,7 @@ SELECT n AS "#", n AS co_bairro, 1 + n % 120 AS co_localidade, lpad(n::text, 8, 
 
 -- fill tb_logradouro 1000 1337776
 SELECT n AS "#", n AS co_logradouro, lpad(n::text, 8, '0') AS nu_dne, sample.word(n) || ' ' || n AS no_logradouro,
-       '99' || lpad((n % 1000000)::text, 6, '0') AS nu_cep, 1 + n % 60 AS tp_logradouro, 'S' AS sg_tipo_registro,
+       '99' || lpad((n % 1000000)::text, 6, '0') AS nu_cep, 1 + n % 60 AS tp_logradouro, text 'S' AS sg_tipo_registro,
        lower('rua ' || sample.plain(sample.word(n)) || ' ' || n) AS no_logradouro_filtro,
        'RUA ' || sample.word(n) || ' ' || n AS no_logradouro_exibicao,
        lpad((1 + n % 200)::text, 8, '0') AS co_bairro_dne
@@ -124,7 +124,7 @@ SELECT n AS "#", c.co_seq_ciap AS co_ciap, n AS co_cid10
 -- fill tb_proced 300 5121
 SELECT n AS "#", sample.local_id(n, @rows@) AS co_seq_proced, '99' || lpad((n * 7)::text, 8, '0') AS co_proced,
        'PROCEDIMENTO SINTÉTICO ' || n AS no_proced,
-       0 AS nu_idade_minima, 9999 AS nu_idade_maxima, '202510' AS dt_competencia, 1 AS st_ativo,
+       0 AS nu_idade_minima, 9999 AS nu_idade_maxima, text '202510' AS dt_competencia, 1 AS st_ativo,
        1 AS st_idade_aplicavel,
        1 + n % 7 AS co_complexidade, 1 + n % 9 AS co_proced_grupo, 1 + n % 67 AS co_proced_subgrupo,
        1 + n % 80 AS co_proced_forma_organizacional,
@@ -139,22 +139,22 @@ SELECT n AS "#", p.co_seq_proced AS co_proced
   JOIN tb_proced p ON p.no_proced = 'PROCEDIMENTO SINTÉTICO ' || n
 
 -- fill rl_proced_cbo 1500 196246
-SELECT p.co_seq_proced * 1000 + c AS "#", p.co_seq_proced AS co_proced, c AS co_cbo, '202510' AS dt_competencia,
+SELECT p.co_seq_proced * 1000 + c AS "#", p.co_seq_proced AS co_proced, c AS co_cbo, text '202510' AS dt_competencia,
        1 AS st_ativo
   FROM tb_proced p,
        generate_series(1, least(@rows@ / (SELECT count(*) FROM tb_proced), (SELECT count(*) FROM tb_cbo))) c
 
 -- fill rl_proced_cid10 600 81765
-SELECT p.co_seq_proced * 1000 + c AS "#", p.co_seq_proced AS co_proced, c AS co_cid10, '202510' AS dt_competencia,
+SELECT p.co_seq_proced * 1000 + c AS "#", p.co_seq_proced AS co_proced, c AS co_cid10, text '202510' AS dt_competencia,
        1 AS st_ativo, c % 2 AS st_cid_principal
   FROM tb_proced p, generate_series(1, @rows@ / (SELECT count(*) FROM tb_proced)) c
 
 -- fill rl_proced_tipo_registro 600 7185
-SELECT p.co_seq_proced AS "#", p.co_seq_proced AS co_proced, t AS tp_registro, '202510' AS dt_competencia, 1 AS st_ativo
+SELECT p.co_seq_proced AS "#", p.co_seq_proced AS co_proced, t AS tp_registro, text '202510' AS dt_competencia, 1 AS st_ativo
   FROM tb_proced p, generate_series(1, 2) t
 
 -- fill rl_proced_atributo_complem 300 8819
-SELECT p.co_seq_proced AS "#", p.co_seq_proced AS co_proced, a AS co_atributo_complem, '202510' AS dt_competencia,
+SELECT p.co_seq_proced AS "#", p.co_seq_proced AS co_proced, a AS co_atributo_complem, text '202510' AS dt_competencia,
        1 AS st_ativo
   FROM tb_proced p, generate_series(1, 1) a
 
@@ -188,7 +188,7 @@ SELECT n AS "#", n AS co_seq_proced_exame_detalhe, p.co_seq_proced AS co_proced,
 -- fill tb_medicamento 250 11190
 SELECT n AS "#", sample.local_id(n, @rows@) AS co_seq_medicamento, 'PRINCÍPIO SINTÉTICO ' || n AS no_principio_ativo,
        n || ' mg' AS ds_concentracao,
-       'COMPRIMIDO' AS ds_unidade_fornecimento
+       text 'COMPRIMIDO' AS ds_unidade_fornecimento
   FROM generate_series(1, @rows@) n
 
 -- fill tb_medicamento_catmat 120 3348

@@ -47,7 +47,7 @@ SELECT n AS "#", sample.local_id(n, 20) AS co_seq_tipo_servico,
 -- fill tb_unidade_saude
 SELECT u.gid AS "#", u.id AS co_seq_unidade_saude, u.cnes AS nu_cnes, u.name AS no_unidade_saude, 1 AS st_ativo,
        1 AS co_localidade_endereco, 1 AS co_uf,
-       '00000000000000' AS nu_cnpj
+       text '00000000000000' AS nu_cnpj
   FROM sample.unit u WHERE u.known
 
 -- fill tb_equipe
@@ -93,7 +93,7 @@ SELECT p.gid AS "#", p.id AS co_seq_prof_historico_cns, p.id AS co_prof, p.cns A
 SELECT p.gid AS "#", p.id AS co_ator_papel, 1 AS co_localidade FROM sample.professional p
 
 -- fill tb_ator_papel
-SELECT l.gid AS "#", l.id AS co_seq_ator_papel, 'LOTACAO' AS no_tipo_ator_papel, p.id AS co_prof, 1 AS st_ativo
+SELECT l.gid AS "#", l.id AS co_seq_ator_papel, text 'LOTACAO' AS no_tipo_ator_papel, p.id AS co_prof, 1 AS st_ativo
   FROM sample.post l JOIN sample.professional p ON p.gid = l.prof WHERE l.known
 
 -- Roles without a post; their keys are those of tb_ator_papel.
@@ -110,7 +110,7 @@ INSERT INTO tb_estagio VALUES (5);
 SELECT l.gid AS "#", l.id AS co_ator_papel, c.co_cbo, p.id AS co_prof, u.id AS co_unidade_saude, t.id AS co_equipe,
        l.code AS co_unico_lotacao,
        CASE WHEN l.gid % 11 = 0 THEN timestamp '2025-06-30' END AS dt_desativacao_lotacao,
-       'SINCRONIZADO' AS st_sincronizacao
+       text 'SINCRONIZADO' AS st_sincronizacao
   FROM sample.post l
   JOIN sample.professional p ON p.gid = l.prof
   JOIN sample.unit u ON u.gid = l.unit
@@ -127,7 +127,7 @@ SELECT l.gid AS "#", l.cds_id AS co_seq_cds_prof, l.cns AS nu_cns, l.cnes AS nu_
 SELECT n AS "#", sample.local_id(n, 24) AS co_seq_perfil, CASE WHEN n <= 20 THEN 'PERFIL ' || n
            ELSE 'PERFIL DA CASA ' || sample.me() || ' ' || n END AS no_perfil,
        CASE WHEN n <= 20 THEN 'PERFIL_PADRAO_' || n END AS no_perfil_padrao, 1 AS co_localidade, 1 AS st_ativo,
-       'LOTACAO' AS no_tipo_perfil
+       text 'LOTACAO' AS no_tipo_perfil
   FROM generate_series(1, 24) n
 
 -- fill tb_perfil_recurso
@@ -165,8 +165,8 @@ SELECT n AS "#", n AS co_nodo, 'nodo-' || sample.me() || '-' || n || '.exemplo.i
 SELECT 1 AS "#", 1 AS co_seq_cfg_certificado, md5('certificado' || sample.me()) AS ds_senha_certificado
 
 -- fill tb_servidor_smtp
-SELECT 1 AS "#", 1 AS co_seq_servidor_smtp, 'smtp.exemplo.invalid' AS no_host, '587' AS nu_porta,
-       'usuario' AS ds_usuario, md5('smtp' || sample.me()) AS ds_senha, 'pec@exemplo.invalid' AS ds_email, 1 AS st_ativo
+SELECT 1 AS "#", 1 AS co_seq_servidor_smtp, text 'smtp.exemplo.invalid' AS no_host, text '587' AS nu_porta,
+       text 'usuario' AS ds_usuario, md5('smtp' || sample.me()) AS ds_senha, text 'pec@exemplo.invalid' AS ds_email, 1 AS st_ativo
 
 -- fill tb_integracao_horus
 SELECT u.gid AS "#", u.id AS co_unidade_saude, timestamp '2024-03-04 08:00' AS dt_habilitar_integracao, 1 AS st_ativo
@@ -191,7 +191,7 @@ SELECT l.gid AS "#", row_number() OVER (ORDER BY l.gid) AS co_seq_config_agenda,
 SELECT a.co_seq_config_agenda * 10 + n AS "#",
        row_number() OVER (ORDER BY a.co_seq_config_agenda, n) AS co_seq_config_agenda_detalhe,
        n AS co_dia_semana, 1 + n % 4 AS co_periodo,
-       '08:00' AS horario_inicial, '12:00' AS horario_final, a.co_seq_config_agenda AS co_cfg_agenda
+       text '08:00' AS horario_inicial, text '12:00' AS horario_final, a.co_seq_config_agenda AS co_cfg_agenda
   FROM tb_cfg_agenda a, generate_series(1, 5) n
 
 -- fill tb_cfg_agenda_municipal
@@ -202,7 +202,7 @@ SELECT 1 AS "#", 1 AS co_seq_config_atencao_domicilr, 1 AS co_localidade
 
 -- fill tb_cfg_agenda_online_detalhe
 SELECT l.gid * 10 + n AS "#", row_number() OVER (ORDER BY l.gid, n) AS co_seq_cfg_agenda_online_dtlh,
-       l.id AS co_lotacao, n AS co_dia_semana, '09:00' AS ds_horario,
+       l.id AS co_lotacao, n AS co_dia_semana, text '09:00' AS ds_horario,
        sample.uuid(l.gid * 10 + n, 30) AS uuid_horario_agenda_online
   FROM sample.post l, generate_series(1, 2) n WHERE l.inst = sample.me()
 
@@ -231,7 +231,7 @@ SELECT g AS "#", g AS co_seq_grupo_ativ_col, sample.uuid(sample.me() * 100 + g, 
 SELECT n AS "#", n AS co_seq_topico_notificacao FROM generate_series(1, 16) n
 
 -- fill tb_processo
-SELECT n AS "#", n AS co_seq_processo, 'CONCLUIDO' AS st_processo FROM generate_series(1, 6) n
+SELECT n AS "#", n AS co_seq_processo, text 'CONCLUIDO' AS st_processo FROM generate_series(1, 6) n
 
 -- fill tb_importacao_cnes
 SELECT n AS "#", n AS co_seq_importacao_cnes, timestamp '2025-07-20 09:00' + n * interval '1 month' AS dt_relatorio,

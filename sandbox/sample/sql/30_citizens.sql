@@ -13,7 +13,7 @@ SELECT c.gid AS "#", c.i AS co_seq_cidadao, CASE WHEN c.mother IS NULL THEN 1 EL
        CASE c.kind WHEN 'absorbed' THEN 1 ELSE 0 END AS st_unificado, NULL::text AS no_social,
        'RUA ' || sample.word(c.home) || ' SINTÉTICA' AS ds_logradouro, c.home::text AS nu_numero,
        1 + c.home % 60 AS tp_logradouro, 1 AS co_localidade_endereco, 1 AS co_uf,
-       'BAIRRO SINTÉTICO' AS no_bairro, 'bairro sintetico' AS no_bairro_filtro
+       text 'BAIRRO SINTÉTICO' AS no_bairro, text 'bairro sintetico' AS no_bairro_filtro
   FROM sample.citizen c
   JOIN sample.unit u ON u.inst = c.inst AND u.n = 1
   LEFT JOIN sample.ficha f ON f.kind = 2 AND f.mine AND f.i = c.i AND f.version = 1
@@ -47,7 +47,7 @@ SELECT c.gid AS "#", row_number() OVER (ORDER BY c.i) AS co_seq_prontuario_grpo_
 -- fill tb_cidadao_vinculacao_equipe
 SELECT c.gid AS "#", row_number() OVER (ORDER BY c.i) AS co_seq_cidadao_vinculacao_eqp, c.i AS co_cidadao,
        f.cnes || '-' || sample.uuid(c.gid, 3) AS co_unico_ficha,
-       f.uuid AS co_unico_cadastro_individual, 0 AS st_envio, '5.5.28' AS ds_versao_ficha,
+       f.uuid AS co_unico_cadastro_individual, 0 AS st_envio, text '5.5.28' AS ds_versao_ficha,
        f.cds_id AS co_prof_cadastrante_cds, l.id AS co_lotacao_cadastrante_pec, 2 AS tp_cds_origem,
        f.cnes AS nu_cnes, f.ine AS nu_ine
   FROM sample.citizen c
@@ -99,7 +99,7 @@ SELECT c.gid AS "#", row_number() OVER (ORDER BY c.i) AS co_seq_familia, f.cnes 
 
 -- fill tb_cidadao_bolsa_familia
 SELECT c.gid AS "#", row_number() OVER (ORDER BY c.i) AS co_seq_cidadao_bolsa_familia, c.name AS no_cidadao,
-       c.cpf AS nu_documento, 'CPF' AS tp_documento
+       c.cpf AS nu_documento, text 'CPF' AS tp_documento
   FROM sample.citizen c WHERE c.inst = sample.me() AND c.i % 2 = 0 AND c.cpf IS NOT NULL
 
 -- fill tb_importacao_bolsa_familia
@@ -121,7 +121,7 @@ SELECT c.gid AS "#", c.record AS co_prontuario, u.id AS co_ator_papel, 'P' || c.
 
 -- fill tb_justificativa_status_ciddao
 SELECT c.gid AS "#", row_number() OVER (ORDER BY c.i) AS co_seq_justifica_inativ_cidada, c.i AS co_cidadao,
-       l.id AS co_lotacao, p.user_id AS co_usuario, 'Cadastro repetido' AS ds_justificativa
+       l.id AS co_lotacao, p.user_id AS co_usuario, text 'Cadastro repetido' AS ds_justificativa
   FROM sample.citizen c
   JOIN sample.post l ON l.inst = c.inst AND l.seq = 1
   JOIN sample.professional p ON p.gid = l.prof

@@ -23,7 +23,7 @@ ANALYZE sample.part;
 -- fill tb_agendado
 SELECT a.fid AS "#", row_number() OVER (ORDER BY a.encounter) AS co_seq_agendado, a.dt AS dt_agendado,
        a.dt AS hr_inicial_agendado, 3 AS st_agendado, a.post AS co_lotacao_agendada, a.post AS co_lotacao_criadora,
-       a.record AS co_prontuario, sample.uuid(a.fid, 41) AS uuid_agendamento, 'SINCRONIZADO' AS st_sincronizacao,
+       a.record AS co_prontuario, sample.uuid(a.fid, 41) AS uuid_agendamento, text 'SINCRONIZADO' AS st_sincronizacao,
        0 AS st_fora_ubs, 1 AS tp_agendamento
   FROM sample.part a WHERE a.first AND a.encounter % 6 = 0
 
@@ -55,7 +55,7 @@ SELECT a.fid AS "#", a.id AS co_seq_atend_prof, a.dt AS dt_inicio, a.dt + interv
        CASE WHEN a.first AND a.encounter % 3 = 0 THEN a.encounter / 3 END AS co_atend_prof_tipo_encam_intrn,
        a.post AS co_lotacao, 1 + a.role % 12 AS tp_atend_prof, 2 AS st_atend_prof, 1 AS st_atend_enviado,
        a.uuid AS co_unico_atend_prof, 1 + a.role % 9 AS tp_atend,
-       CASE WHEN a.id % 50 = 3 THEN a.post END AS co_lotacao_atend_compartilhado, '5.5.28' AS ds_versao_ficha,
+       CASE WHEN a.id % 50 = 3 THEN a.post END AS co_lotacao_atend_compartilhado, text '5.5.28' AS ds_versao_ficha,
        0 AS st_cancelado,
        CASE WHEN a.record % 200 = 3 THEN 7000 + a.record END AS co_unico_ad_cidadao
   FROM sample.part a
@@ -142,8 +142,8 @@ SELECT a.fid AS "#", row_number() OVER (ORDER BY a.id) AS co_seq_evolucao_aval_c
   FROM sample.part a WHERE a.id % 3 < 2
 
 -- fill tb_alergia
-SELECT c.gid AS "#", c.record / 20 AS co_seq_alergia, 'SUBSTÂNCIA SINTÉTICA' AS no_substancia_especifica,
-       'substancia sintetica' AS no_substancia_especifica_filtr, c.record AS co_prontuario,
+SELECT c.gid AS "#", c.record / 20 AS co_seq_alergia, text 'SUBSTÂNCIA SINTÉTICA' AS no_substancia_especifica,
+       text 'substancia sintetica' AS no_substancia_especifica_filtr, c.record AS co_prontuario,
        c.record / 20 AS co_ultima_alergia_evolucao, 900 + c.record / 20 AS co_unico_alergia
   FROM sample.citizen c
  WHERE c.inst = sample.me() AND c.record % 20 = 0 AND EXISTS (SELECT 1 FROM sample.part a WHERE a.record = c.record)
@@ -202,7 +202,7 @@ SELECT a.fid AS "#", a.id AS co_atend_prof_puericultura, 1 + a.role % 4 AS tp_al
 
 -- fill tb_neuro_marco_evolucao
 SELECT c.gid * 10 + k AS "#", c.record * 3 - k AS co_seq_neuro_marco_evolucao, a.id AS co_atend_prof,
-       1 + k * 7 AS co_marco_detalhe, 'SIM' AS st_avaliado, 60000 + c.record * 3 + k AS co_unico_neuro_marco
+       1 + k * 7 AS co_marco_detalhe, text 'SIM' AS st_avaliado, 60000 + c.record * 3 + k AS co_unico_neuro_marco
   FROM sample.citizen c
   JOIN (SELECT record, min(id) AS id FROM sample.part GROUP BY record) a ON a.record = c.record
  CROSS JOIN generate_series(0, 2) k
@@ -217,7 +217,7 @@ SELECT e.co_seq_neuro_marco_evolucao AS "#", e.co_seq_neuro_marco_evolucao AS co
 -- fill tb_neuro_fator_risco_evolucao
 SELECT e.co_seq_neuro_marco_evolucao AS "#",
        row_number() OVER (ORDER BY e.co_atend_prof) AS co_seq_neuro_fator_risco_evol, e.co_atend_prof,
-       2 AS co_fator_risco_detalhe, 'SIM' AS st_avaliado,
+       2 AS co_fator_risco_detalhe, text 'SIM' AS st_avaliado,
        40000 + e.co_atend_prof AS co_unico_neuro_fator_risco
   FROM tb_neuro_marco_evolucao e WHERE e.co_marco_detalhe = 1
 
@@ -231,7 +231,7 @@ SELECT e.co_seq_neuro_fator_risco_evol AS "#", e.co_seq_neuro_fator_risco_evol A
 -- fill tb_neuro_alter_fenot_evolucao
 SELECT e.co_seq_neuro_marco_evolucao AS "#",
        row_number() OVER (ORDER BY e.co_atend_prof) AS co_seq_neuro_alter_fenot_evol, e.co_atend_prof,
-       3 AS co_alter_fenot_detalhe, 'NAO' AS st_avaliado,
+       3 AS co_alter_fenot_detalhe, text 'NAO' AS st_avaliado,
        20000 + e.co_atend_prof AS co_unico_neuro_alter_fenot
   FROM tb_neuro_marco_evolucao e WHERE e.co_marco_detalhe = 8
 
@@ -497,12 +497,12 @@ SELECT a.fid AS "#", row_number() OVER (ORDER BY a.id) AS co_seq_retificacao_ate
 
 -- fill tb_justificativa_prontuario
 SELECT a.fid AS "#", row_number() OVER (ORDER BY a.id) AS co_seq_justificativa_prontuar, a.dt AS dt_acesso_prontuario,
-       'Atendimento' AS ds_justificativa, a.post AS co_lotacao, a.record AS co_prontuario, a.user_id AS co_usuario
+       text 'Atendimento' AS ds_justificativa, a.post AS co_lotacao, a.record AS co_prontuario, a.user_id AS co_usuario
   FROM sample.part a WHERE a.id % 3 = 0
 
 -- fill tb_historico_acesso
 SELECT a.fid AS "#", row_number() OVER (ORDER BY a.id) AS co_seq_hist_acesso, a.user_id AS co_usuario,
-       '127.0.0.1' AS co_ip
+       text '127.0.0.1' AS co_ip
   FROM sample.part a
  WHERE a.id % 7 = 0
 
@@ -527,7 +527,7 @@ END $$;
 
 -- fill tb_arquivo
 SELECT n AS "#", n AS co_seq_arquivo, 'anexo-' || n || '.pdf' AS no_arquivo, (20000 + n)::oid AS oi_conteudo,
-       'application/pdf' AS ds_tipo_mime
+       text 'application/pdf' AS ds_tipo_mime
   FROM generate_series(1, greatest(4, (SELECT count(*) / 100 FROM tb_atend_prof)) + 1) n
 
 -- fill rl_arquivo_atendprof

@@ -9,7 +9,7 @@ SELECT f.fid AS "#", f.id AS co_seq_cds_cad_individual, f.dt AS dt_cad_individua
        CASE WHEN f.version = 0 THEN 0 ELSE 1 END AS st_versao_atual, f.version AS st_atualizacao,
        u.id AS co_unidade_saude,
        coalesce(o.uuid, f.uuid) AS co_unico_ficha_origem, md5(f.inst || '/' || c.home) AS co_unico_grupo,
-       4 AS tp_cds_origem, 1 AS co_municipio, 1 AS co_localidade_origem, '5.5.28' AS ds_versao_ficha
+       4 AS tp_cds_origem, 1 AS co_municipio, 1 AS co_localidade_origem, text '5.5.28' AS ds_versao_ficha
   FROM sample.ficha f
   JOIN sample.citizen c ON c.inst = f.inst AND c.i = f.i
   JOIN sample.unit u ON u.cnes = f.cnes
@@ -32,7 +32,7 @@ SELECT (f.id - 1) * 30 + k AS co_seq_cds_cidadao_resposta, f.id AS co_cds_cad_in
 SELECT f.fid AS "#", f.id AS co_seq_cds_cad_domiciliar, f.dt AS dt_cad_domiciliar, f.uuid AS co_unico_ficha,
        f.cds_id AS co_cds_prof_cadastrante, 'SINTÉTICA ' || c.home AS no_logradouro, c.home::text AS nu_domicilio,
        u.cnes || '-' || sample.uuid(f.inst * 100000 + c.home, 4) AS co_unico_domicilio, 1 AS st_versao_atual,
-       4 AS tp_cds_origem, 1 AS co_municipio, 1 AS co_uf, 1 AS co_localidade_origem, '5.5.28' AS ds_versao_ficha
+       4 AS tp_cds_origem, 1 AS co_municipio, 1 AS co_uf, 1 AS co_localidade_origem, text '5.5.28' AS ds_versao_ficha
   FROM sample.ficha f
   JOIN sample.citizen c ON c.inst = f.inst AND c.i = f.i
   JOIN sample.unit u ON u.inst = f.inst AND u.n = 1
@@ -55,7 +55,7 @@ SELECT f.fid AS "#", f.id AS co_seq_cds_domicilio_familia, f.id AS co_cds_cad_do
 
 -- fill tb_cds_ficha_visita_domiciliar bare
 SELECT f.id AS co_seq_cds_ficha_visita_dom, f.dt AS dt_ficha, 1 AS st_ficha, 4 AS tp_cds_origem,
-       f.uuid AS co_unico_ficha, f.cds_id AS co_cds_prof, 1 AS co_localidade_origem, '5.5.28' AS ds_versao_ficha
+       f.uuid AS co_unico_ficha, f.cds_id AS co_cds_prof, 1 AS co_localidade_origem, text '5.5.28' AS ds_versao_ficha
   FROM sample.ficha f WHERE f.kind = 8
 
 -- fill tb_cds_visita_domiciliar bare
@@ -114,7 +114,7 @@ SELECT a.co_seq_cds_atend_individual AS "#", a.co_seq_cds_atend_individual AS co
 
 -- fill rl_cds_atend_individual_exame
 SELECT a.co_seq_cds_atend_individual AS "#", a.co_seq_cds_atend_individual AS co_cds_atend_individual,
-       p.co_seq_proced AS co_exame, 'S' AS st_solicitado_avaliado
+       p.co_seq_proced AS co_exame, text 'S' AS st_solicitado_avaliado
   FROM tb_cds_atend_individual a
   JOIN sample.ficha f ON f.kind = 4 AND f.id = a.co_cds_ficha_atend_individual
   JOIN tb_proced p ON p.no_proced = 'PROCEDIMENTO SINTÉTICO ' || 1 + sample.h(f.fid, 57) % 200

@@ -17,7 +17,7 @@ SELECT f.transport AS co_seq_dado_transp,
        sample.local_id(CASE WHEN f.mine THEN 2 ELSE 3 END, 8) AS tp_origem_dado_transp,
        CASE f.kind WHEN 104 THEN 4 ELSE f.kind END AS tp_dado_transp,
        f.uuid AS co_unico_dado_serializado,
-       f.uuid AS co_unico_ficha, '9900001' AS co_ibge_dado_serializado, '5.5.28' AS nu_versao_dado_serializado,
+       f.uuid AS co_unico_ficha, text '9900001' AS co_ibge_dado_serializado, text '5.5.28' AS nu_versao_dado_serializado,
        f.cnes AS nu_cnes_dado_serializado, f.ine AS nu_ine_dado_serializado,
        convert_to(chr(1 + f.kind::int % 20) || f.uuid || coalesce(f.cns, f.cpf, ''), 'UTF8')
            || decode(md5(f.fid || 'a') || md5(f.fid || 'b') || md5(f.fid || 'c') || md5(f.fid || 'd')
@@ -28,7 +28,7 @@ SELECT f.transport AS co_seq_dado_transp,
 
 -- fill tb_lote_transp
 SELECT n AS "#", n AS co_seq_lote_transp, timestamp '2022-10-01' + n * interval '1 day' AS dt_criacao,
-       '9900001' AS co_ibge
+       text '9900001' AS co_ibge
   FROM generate_series(1, (SELECT 1 + max(transport - 1) / 400 FROM sample.ficha)) n
 
 -- fill tb_lote_transp_item bare
@@ -62,7 +62,7 @@ SELECT n AS "#", n AS co_seq_receb_lote, n * 3 AS nu_lote_originadora, 1 + n % 7
 -- fill tb_recebimento_item bare
 SELECT f.r AS co_seq_receb_item, 1 + (f.r - 1) / 65 AS co_receb_lote, 3 AS st_dado_recebido,
        CASE f.kind WHEN 104 THEN 4 ELSE f.kind END AS tp_dado_transp, f.uuid AS co_unico_dado_serializado,
-       f.cnes AS nu_cnes_dado_serializado, '5.5.28' AS nu_versao_dado_serializado,
+       f.cnes AS nu_cnes_dado_serializado, text '5.5.28' AS nu_versao_dado_serializado,
        'lote-' || f.r / 65 || '.zip' AS no_arquivo
   FROM sample.received f
 

@@ -22,7 +22,7 @@ SELECT n AS co_seq_auditoria_evento,
   FROM (SELECT count(*) AS citizens FROM tb_cidadao) x, generate_series(1, citizens * 24) n
 
 -- fill tb_auditoria_processo
-SELECT n AS "#", n AS co_seq_auditoria_processo, 'CONCLUIDO' AS st_processo, n AS co_usuario
+SELECT n AS "#", n AS co_seq_auditoria_processo, text 'CONCLUIDO' AS st_processo, n AS co_usuario
   FROM generate_series(1, 3) n
 
 -- mirror
