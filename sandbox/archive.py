@@ -93,6 +93,11 @@ class Archive:
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
 
+    @property
+    def tells_offsets(self) -> bool:
+        """False for a custom file that was written to a pipe: it does not tell where in it the data are."""
+        return self.format != "custom" or all(entry.offset is not None for entry in self if entry.has_data)
+
 
 def read(path: Path) -> Archive:
     """Read the table of contents and check that all data it tells of are there, to the last byte; they are passed over.

@@ -143,7 +143,7 @@ def _restore_into(
     options = ["--no-owner", "--no-privileges", "--no-tablespaces", "--exit-on-error"]
     if content is Content.SCHEMA:
         options.append("--schema-only")
-    if jobs > 1 and backup.format != "tar":
+    if (jobs := usable_jobs(archive, server.major, jobs)) > 1:
         options.append(f"--jobs={jobs}")
     with listing(backup.work, entries, f"{database}-{content.name.lower()}") as listed:
         command = server.tool(
@@ -162,6 +162,14 @@ def _restore_into(
         except CommandFailed as ex:
             raise restore_errors.of_tool(ex, backup.name) from None
     return [e.definition for e in archive if e.desc in _DATABASE or _is_about(e, "DATABASE ")]
+
+
+def usable_jobs(archive: Archive, major: int, jobs: int) -> int:
+    """How many jobs of `pg_restore` can restore an archive.
+
+    Before version 13, it finds what the archive tells no place of only in the order in which it was written.
+    """
+    return 1 if archive.format == "tar" or (major < 13 and not archive.tells_offsets) else jobs
 
 
 @contextmanager

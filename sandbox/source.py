@@ -354,14 +354,18 @@ def _load_blocks(load: _Load, conn: Connection, chunks: Iterator[bytes]) -> None
             load.load(conn, part)
 
 
-def _balanced(entries: Iterable[Entry], count: int) -> list[list[Entry]]:
-    """Lists of about the same size, the largest first."""
-    lists: list[tuple[int, list[Entry]]] = [(0, []) for _ in range(count)]
-    for entry in sorted(entries, key=lambda e: -e.size):
+def _balanced(entries: Sequence[Entry], count: int) -> list[list[Entry]]:
+    """Lists of about the same size, the largest first; in each, the entries stay in the archive's order.
+
+    Before version 13, pg_restore finds what the archive tells no place of in that order only.
+    """
+    lists: list[tuple[int, list[int]]] = [(0, []) for _ in range(count)]
+    for index in sorted(range(len(entries)), key=lambda i: -entries[i].size):
         place = min(range(count), key=lambda i: (lists[i][0], len(lists[i][1])))
         size, members = lists[place]
-        lists[place] = (size + entry.size, [*members, entry])
-    return [members for _, members in sorted(lists, key=lambda part: -part[0]) if members]
+        lists[place] = (size + entries[index].size, [*members, index])
+    lists.sort(key=lambda part: -part[0])
+    return [[entries[index] for index in sorted(members)] for _, members in lists if members]
 
 
 # The source's own databases

@@ -46,7 +46,9 @@ def restore_beside(
     """
     with production.connect(database) as conn:
         schemas = restore.make_extensions(conn, extensions, owner)
-    entries = [e for e in archives.read(dump) if restore.is_wanted(e, Content.ALL, schemas)]
+    archive = archives.read(dump)
+    entries = [e for e in archive if restore.is_wanted(e, Content.ALL, schemas)]
+    jobs = restore.usable_jobs(archive, production.major, jobs)
     options = ["--no-owner", "--no-privileges", "--no-tablespaces", "--exit-on-error", f"--jobs={jobs}"]
     with (
         restore.listing(dump.parent, entries, "beside") as listed,
