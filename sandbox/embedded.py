@@ -190,6 +190,7 @@ class EmbeddedServer(ThrowawayServer):
 
     def _launch(self) -> None:
         self._clear()
+        told: list[str] = []
         for _ in range(_ATTEMPTS):
             port = _free_port()
             chosen = {
@@ -202,10 +203,11 @@ class EmbeddedServer(ThrowawayServer):
             self._remember(port=port, boot=_boot_id())
             try:
                 self._start_logged("-w", "-t", str(_START_SECONDS), "-o", " ".join(tuning.flags(chosen)))
-            except CommandFailed:  # perhaps another program took the port
+            except CommandFailed as ex:  # perhaps another program took the port
+                told = ex.stderr.splitlines()[-5:]
                 continue
             return
-        raise self._does_not_start(self._log_end())
+        raise self._does_not_start(self._log_end() or told)
 
     def _start_logged(self, *args: str) -> None:
         start = ("start", "-D", str(self._data), *args, "-l")
