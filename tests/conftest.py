@@ -24,6 +24,7 @@ pytest_plugins = [
     "tests.fix_promotion",
     "tests.fix_vendor",
     "tests.fix_town",
+    "tests.fix_versions",
 ]
 
 

@@ -38,9 +38,11 @@ class ProductionServer:
     The password of all roles is `password`; `passfile` holds it.
     """
 
-    def __init__(self, major: int = 16, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, major: int = 16, settings: Mapping[str, str] | None = None, programs: Path | None = None
+    ) -> None:
         self.user = binaries.unprivileged()
-        self.bin = binaries.of_wheel(major, self.user, exact=True)
+        self.bin = programs or binaries.of_wheel(major, self.user, exact=True)
         root = binaries.shared_folder(self.user) if self.user else Path(tempfile.gettempdir())
         self.folder = Path(tempfile.mkdtemp(prefix="production-test-", dir=root))
         self.private = Path(tempfile.mkdtemp(prefix="production-client-"))
@@ -149,9 +151,14 @@ def contents(server: ProductionServer | Town, database: str, tables: tuple[str, 
     return found
 
 
-def production_server(major: int = 16, settings: Mapping[str, str] | None = None) -> Iterator[ProductionServer]:
-    """A started server, removed at the end: for fixtures."""
-    server = ProductionServer(major, settings)
+def production_server(
+    major: int = 16, settings: Mapping[str, str] | None = None, programs: Path | None = None
+) -> Iterator[ProductionServer]:
+    """A started server, removed at the end: for fixtures.
+
+    :param programs: the folder with its programs, if they are not the wheel's.
+    """
+    server = ProductionServer(major, settings, programs)
     try:
         server.make()
         yield server

@@ -59,7 +59,7 @@ def dump(production: ProductionServer, database: str, path: Path) -> Path:
     """A backup as PEC's tool makes it."""
     from sandbox.promotion.production import Production
 
-    with Production(production.dsn(database), path.parent / "dsn") as server:
+    with Production(production.dsn(database), path.parent / "dsn", tools=production.bin) as server:
         path.write_bytes(server.tool("pg_dump", *DUMP_OPTIONS).run().stdout)
     return path
 
@@ -91,7 +91,9 @@ def sign(run: Run, keys_folder: Path, begin: timedelta, end: timedelta) -> None:
 
 
 @contextmanager
-def shop_on(production: ProductionServer, folder: Path, database: str = DATABASE, major: int = 16) -> Iterator[Shop]:
+def shop_on(
+    production: ProductionServer, folder: Path, database: str = DATABASE, major: int = 16, **options: Any
+) -> Iterator[Shop]:
     """The shop in a database of a production server, ready to be signed and promoted; its run is removed at the end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOMOLOG_RUNS", str(folder / "runs"))
@@ -103,7 +105,7 @@ def shop_on(production: ProductionServer, folder: Path, database: str = DATABASE
         fill_shop(production, "north", "north", 40)
         backups = [dump(production, name, folder / f"{stem}.backup")
                    for name, stem in ((database, "central"), ("north", "north"))]  # fmt: skip
-        run = final_run(*backups, major)
+        run = final_run(*backups, major, **options)
         try:
             yield Shop(production, run, Reporter(as_json=True), database)
         finally:

@@ -17,6 +17,7 @@ from tests.fix_promotion import shop_on, sign_now
 from tests.promotion.test_promote import content, databases
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LONG = 'Base "e-SUS" do Município de São João do Paraíso do Nortão'
@@ -57,4 +58,30 @@ def test_the_newest_server_and_the_longest_name(tmp_path: Path) -> None:
             last = Journal.of(shop.run)
             assert last is not None
             assert last.rollback is not None
+            assert databases(shop) == names | {last.rollback.kept}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("major", [11, 13, 14, 15, 17])
+def test_every_version_that_can_be_had(tmp_path: Path, programs: Callable[[int], Path], major: int) -> None:
+    """The same night on other versions, the sandbox's server of the same: catalogs and statements differ."""
+    folder = programs(major)
+    for production in production_server(major, programs=folder):
+        with production.connect("postgres") as conn:
+            conn.execute(f"GRANT pg_signal_backend TO {OWNER}")
+        with shop_on(production, tmp_path, major=major, binaries=folder) as shop:
+            sign_now(shop)
+            before, names = content(shop), databases(shop)
+            asked = Asked(shop.dsn(role=OWNER), DATABASE, disk_free=10**9, tools=folder)
+            journal = promote.promote(shop.run, asked, shop.reporter)
+            assert fingerprint.differences(before, content(shop)) != ()
+            assert fingerprint.differences(before, content(shop, journal.kept)) == ()
+            with production.connect(DATABASE, OWNER) as conn:
+                conn.execute("INSERT INTO auth_group (name) VALUES ('written since')")
+            rollback.rollback(shop.run, rollback.Asked(shop.dsn(role=OWNER), DATABASE, tools=folder), shop.reporter)
+            assert fingerprint.differences(before, content(shop)) == ()
+            last = Journal.of(shop.run)
+            assert last is not None
+            assert last.rollback is not None
+            assert last.rollback.written == {"public.auth_group": 1}
             assert databases(shop) == names | {last.rollback.kept}
