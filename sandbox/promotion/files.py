@@ -12,8 +12,6 @@ was added, into the run's folder; it deletes nothing.
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import shutil
 import stat
@@ -78,29 +76,6 @@ class Removed:
     size: int
     changed: int
     gone: int
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The files that a run merges, for the manifest.
-
-    :param added: those that production does not have yet.
-    :param sha256: of one line for each file, by path: its hash, bytes and path as JSON.
-    """
-
-    files: int
-    size: int
-    added: int
-    sha256: str
-
-
-def summary(run: Run) -> Summary:
-    """Count the merged files, and make one hash of them all."""
-    store = Attachments(run.folder / carry.FOLDER)
-    merged = store.merged()
-    lines = (f"{file.sha256} {file.size} {json.dumps(file.path)}\n" for file in merged)
-    sha256 = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return Summary(len(merged), sum(file.size for file in merged), len(new_files(store)), sha256)
 
 
 def check(

@@ -203,6 +203,7 @@ def rolled_back(run: Run, journal: Journal, attachments: Path | None, reporter: 
         with reporter.step(text(pt="Retirar os anexos acrescentados", en="Take the added attachments out")):
             removed = files.remove(run, attachments)
         journal = journal.noted(attachments_removed=removed)
-    rows = sum(journal.rollback.written.values()) if journal.rollback else 0
-    run.attest("rolled back", database=journal.database, server=journal.address, written=rows)
+    if journal.state != "rolled_back":  # asked again, it has only finished what an interruption left
+        rows = sum(journal.rollback.written.values()) if journal.rollback else 0
+        run.attest("rolled back", database=journal.database, server=journal.address, written=rows)
     return replace(journal, state="rolled_back").save(run)

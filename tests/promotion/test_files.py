@@ -108,15 +108,6 @@ def test_there_and_back(run: Run, folder: Path) -> None:
     assert _content(folder) == CENTRAL
 
 
-def test_the_summary_tells_a_changed_name_and_a_changed_byte(tmp_path: Path) -> None:
-    found = []
-    for number, source in enumerate(({"1/a": b"x"}, {"1/b": b"x"}, {"1/a": b"y"})):
-        (tmp_path / str(number)).mkdir()
-        found.append(files.summary(_merged(tmp_path / str(number), source)))
-    assert [(s.files, s.added) for s in found] == [(4, 1)] * 3
-    assert len({s.sha256 for s in found}) == 3
-
-
 def test_owner_and_mode_are_those_of_the_others(run: Run, folder: Path) -> None:
     for path in CENTRAL:
         (folder / path).chmod(0o640)

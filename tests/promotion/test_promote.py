@@ -90,6 +90,8 @@ def test_there_and_back_and_there_again(signed: Shop, tmp_path: Path) -> None:
     assert last.rollback is not None
     assert (last.rollback.written, last.rollback.dump) == ({}, None)
     assert fingerprint.differences(before, content(shop)) == ()
+    rollback.rollback(run, rollback.Asked(shop.dsn(), DATABASE), shop.reporter)  # again
+    assert [event["event"] for event in run.events.read()].count("rolled back") == 2
 
     with Production(shop.dsn(), tmp_path) as production:
         with pytest.raises(PromotionRefused):
