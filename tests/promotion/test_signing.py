@@ -42,6 +42,12 @@ NOW = datetime.now(UTC)
 WINDOW = Window(NOW.replace(microsecond=0) - timedelta(hours=1), NOW.replace(microsecond=0) + timedelta(hours=5))
 
 
+@pytest.fixture(autouse=True)
+def english(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for the tests that need no shop: another worker may have it."""
+    monkeypatch.setenv("HOMOLOG_LANG", "en")
+
+
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the keys of two people."""
