@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -34,13 +35,11 @@ def check(conn: Connection, plan: Plan, catalog: Catalog, findings: Findings, *,
     }
     now = {name: (last + called, text) for name, last, called, text in proof_objects.sequences(conn, plan.schema)}
     keys = [(t.name, t.key[0]) for t in plan if len(t.key) == 1 and _is_integer(catalog, t.name, t.key[0])]
-    tops: dict[Member, int] = {}
+    top, old_top = cache(partial(_top, conn, plan.schema)), cache(partial(_old_top, conn))
     moving = [member for member in keys if _moves(plan, member)]
 
     def is_behind(stands: int, member: Member) -> bool:
-        if member not in tops:
-            tops[member] = _top(conn, plan.schema, member)
-        return stands <= tops[member] and tops[member] > _old_top(conn, member)
+        return stands <= top(member) and top(member) > old_top(member)
 
     for name in sorted(before):
         if name not in now:
@@ -62,7 +61,7 @@ def check(conn: Connection, plan: Plan, catalog: Catalog, findings: Findings, *,
         if member is None or (by_application and not all(is_behind(stands, m) for m in numbered)):
             continue
         findings.add(
-            Kind.SEQUENCE, name, column=".".join(member), expected=f"> {tops[member]}", found=f"next is {stands}"
+            Kind.SEQUENCE, name, column=".".join(member), expected=f"> {top(member)}", found=f"next is {stands}"
         )
 
 

@@ -129,19 +129,16 @@ def unprivileged() -> User | None:
     with suppress(KeyError):
         return pwd.getpwnam(USER)[2:4]
     _add_user()
-    with suppress(KeyError):
-        return pwd.getpwnam(USER)[2:4]
-    try:
-        entry = pwd.getpwnam("nobody")
-    except KeyError:
-        raise ServerError(
-            text(
-                pt=f"O PostgreSQL não roda como root, e o usuário {USER} não pôde ser criado.",
-                en=f"PostgreSQL does not run as root, and user {USER} could not be made.",
-            ),
-            next_step=text(pt="Execute como usuário comum.", en="Run as an ordinary user."),
-        ) from None
-    return entry.pw_uid, entry.pw_gid
+    for name in (USER, "nobody"):
+        with suppress(KeyError):
+            return pwd.getpwnam(name)[2:4]
+    raise ServerError(
+        text(
+            pt=f"O PostgreSQL não roda como root, e o usuário {USER} não pôde ser criado.",
+            en=f"PostgreSQL does not run as root, and user {USER} could not be made.",
+        ),
+        next_step=text(pt="Execute como usuário comum.", en="Run as an ordinary user."),
+    )
 
 
 def _add_user() -> None:
@@ -152,10 +149,8 @@ def _add_user() -> None:
     if useradd is None:
         return
     arguments = ("--system", "--no-create-home", "--user-group", "--shell", "/usr/sbin/nologin", USER)
-    place = Path("/etc/.pwd.lock")  # of all that changes accounts
-    with suppress(OSError):
-        place.touch(0o600)
-    with suppress(OSError), place.open("a") as lock:
+    # The file is that of all programs which change accounts.
+    with suppress(OSError), os.fdopen(os.open("/etc/.pwd.lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
         # Of two useradds at once, both may succeed, and the last one's number counts: the other's server has no user.
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
