@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from sandbox.pec.tls import make_certificate
 from sandbox.sample.fill import create_schema, fill
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sandbox.sample.overlap import Installation
 
@@ -126,33 +127,47 @@ class Operator:
         self.invoke("verify", "--run", run)
 
 
-@pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    """A running server, reachable on 127.0.0.1 only, removed at the end."""
+@contextmanager
+def container15(script: str, **environment: str) -> Iterator[DockerContainer]:
+    """A container in which a script starts PostgreSQL 15, its port 5433 published on 127.0.0.1; removed at the end.
+
+    Skips where there is no Docker, or no image to be had.
+    """
     if not images.answers():
         pytest.skip("no Docker daemon answers")
     try:
         image = images.postgres(15)
     except ServerError as ex:
         pytest.skip(f"{ex.what} {ex.details}")
+    testcontainers_config.ryuk_disabled = True  # its image cannot be had everywhere; the container is removed here
+    container = DockerContainer(image).with_command(["bash", "-c", script]).with_envs(**environment)
+    container.ports["5433/tcp"] = ("127.0.0.1", None)  # with_bind_ports() publishes on all addresses
+    with container:
+        yield container
+
+
+def until(attempt: Callable[[], None], seconds: float = 60) -> None:
+    """Try again until a server that starts answers."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return attempt()
+        except (psycopg.OperationalError, ConnectionError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """A running server, reachable on 127.0.0.1 only, removed at the end."""
     folder = tmp_path_factory.mktemp("town")
     made = make_certificate(["localhost"], ["127.0.0.1"])
     (folder / "ca.pem").write_bytes(made.ca)
-    testcontainers_config.ryuk_disabled = True  # its image cannot be had everywhere; the fixture removes the container
     password = secrets.token_hex(8)
-    container = DockerContainer(image).with_command(["bash", "-c", _START]).with_env("PASSWORD", password)
-    container.with_env("CERT", made.cert.decode()).with_env("KEY", made.key.decode())
-    container.ports["5433/tcp"] = ("127.0.0.1", None)  # with_bind_ports() publishes on all addresses
-    with container:
+    with container15(_START, PASSWORD=password, CERT=made.cert.decode(), KEY=made.key.decode()) as container:
         town = Town(container, password, folder)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                town.connect("postgres").close()
-                break
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
+        until(lambda: town.connect("postgres").close())
         with town.connect("postgres") as conn:
             conn.execute(f"CREATE ROLE {OWNER} LOGIN CREATEDB PASSWORD '{password}'")
             conn.execute(f"CREATE ROLE {READER} LOGIN PASSWORD '{password}'")

@@ -7,28 +7,25 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from testcontainers.core.config import testcontainers_config
-from testcontainers.core.container import DockerContainer
 
-from merge.errors import ServerError
-from sandbox import images
 from sandbox.sample.fill import create_schema, fill
 from sandbox.sample.make import DUMP_OPTIONS
 from sandbox.sample.overlap import world
+from tests.fix_town import BIN, container15, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from testcontainers.core.container import DockerContainer
 
     from sandbox.sample.overlap import Installation
 
 ROOT = Path(__file__).parents[2]
-BIN = "/usr/lib/postgresql/15/bin"
 
 pytestmark = pytest.mark.docker
 
@@ -79,33 +76,13 @@ class Installation15:
 @pytest.fixture(scope="module")
 def foreign() -> Iterator[Installation15]:
     """A running server, reachable on 127.0.0.1 only, removed at the end."""
-    if not images.answers():
-        pytest.skip("no Docker daemon answers")
-    try:
-        image = images.postgres(15)
-    except ServerError as ex:
-        pytest.skip(f"{ex.what} {ex.details}")
-    testcontainers_config.ryuk_disabled = True  # its image cannot be had everywhere; the fixture removes the container
     password = secrets.token_hex(8)
-    container = DockerContainer(image).with_command(["bash", "-c", _START]).with_env("PASSWORD", password)
-    container.ports["5433/tcp"] = ("127.0.0.1", None)  # with_bind_ports() publishes on all addresses
-    with container:
+    with container15(_START, PASSWORD=password) as container:
         server = Installation15(container, password)
-        _until(lambda: server.connect("postgres").close())
+        until(lambda: server.connect("postgres").close())
         with server.connect("postgres") as conn:
             conn.execute("CREATE ROLE esus_owner LOGIN; CREATE ROLE esus_leitura LOGIN")
         yield server
-
-
-def _until(attempt: Callable[[], None], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return attempt()
-        except (psycopg.OperationalError, ConnectionError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 def test_backups_of_a_foreign_server_are_rehearsed(foreign: Installation15, tmp_path: Path) -> None:
