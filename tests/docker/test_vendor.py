@@ -75,35 +75,35 @@ def test_the_first_error_stops_it_and_nothing_is_repeated(session: Session) -> N
 
 
 def test_people_look_at_the_result(prepared: Prepared, standin: Path, make_standin: Callable[[str], Path]) -> None:
-    def invoke(*words: str) -> subprocess.CompletedProcess[str]:
+    def of_run(*words: str) -> subprocess.CompletedProcess[str]:
         return invoke(prepared.runs, *words, "--run", prepared.run.id)
 
     homolog.stop(prepared.run)
     before, files = things(prepared.run), set(prepared.run.folder.iterdir())
-    other = invoke("pec.up", "--pec-jar", str(make_standin("5.4.1")), "--port", "0")
+    other = of_run("pec.up", "--pec-jar", str(make_standin("5.4.1")), "--port", "0")
     assert other.returncode == 2, other.stderr
     assert "of version 5.4.1" in other.stdout + other.stderr
-    killed = invoke("pec.up", "--pec-jar", str(standin), "--port", "0", "--memory", "32")
+    killed = of_run("pec.up", "--pec-jar", str(standin), "--port", "0", "--memory", "32")
     assert killed.returncode == 2, killed.stdout + killed.stderr
     assert "there was not enough memory" in killed.stdout + killed.stderr
-    up = invoke("pec.up", "--pec-jar", str(standin), "--port", "0", "--memory", "512")
+    up = of_run("pec.up", "--pec-jar", str(standin), "--port", "0", "--memory", "512")
     assert up.returncode == 0, up.stdout + up.stderr
     assert json.loads(press(prepared.run, "central.homolog", "api/public/info"))["training"] is True
-    assert invoke("pec.watch", "--minutes", "0.01").returncode == 0
-    assert invoke("pec.smoke", "--stratum", "pregnant", "--by", "Enf. Teste").returncode == 0
+    assert of_run("pec.watch", "--minutes", "0.01").returncode == 0
+    assert of_run("pec.smoke", "--stratum", "pregnant", "--by", "Enf. Teste").returncode == 0
     kept = prepared.run.load("smoke")
     assert {drawn["stratum"] for drawn in kept["drawn"]} == {"pregnant", "chronic", "vaccinated_child", "both_bases"}
     assert [signature["stratum"] for signature in kept["signatures"]] == ["pregnant"]
 
     press(prepared.run, "central.homolog", "standin/error", "POST")
-    watched = invoke("pec.watch", "--minutes", "1")
+    watched = of_run("pec.watch", "--minutes", "1")
     assert watched.returncode == 2, watched.stdout + watched.stderr
     assert "pec-central logged an error" in watched.stdout + watched.stderr
     assert list((prepared.run.folder / "alternate").glob("ticket-*.zip"))
 
     while_it_runs = things(prepared.run)
     assert len(while_it_runs) > len(before) + 6
-    down = invoke("pec.down")
+    down = of_run("pec.down")
     assert down.returncode == 0, down.stderr
     assert things(prepared.run) == before
     assert not (while_it_runs - before) & volumes()
@@ -112,4 +112,4 @@ def test_people_look_at_the_result(prepared: Prepared, standin: Path, make_stand
     left = {path.name for path in set(prepared.run.folder.iterdir()) - files}
     assert left <= {"alternate", "pec.json", "smoke.json", "support-bundle.zip", "lock"}
     assert all(path.suffix == ".zip" for path in (prepared.run.folder / "alternate").iterdir())
-    assert invoke("prove").returncode == 0  # the candidate was not touched
+    assert of_run("prove").returncode == 0  # the candidate was not touched
